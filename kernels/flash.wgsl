@@ -1,0 +1,359 @@
+// Fused attention with an online softmax (Milakov & Gimelshein 2018; Dao 2023, FlashAttention-2): scores live
+// in registers and 32 keys at a time, so memory does not grow with K.
+//
+// Over one query row per invocation: 4 x 4 scores and 4 rows of outputs per invocation, so a value loaded from
+// workgroup memory feeds 16 multiply-adds; one region of workgroup memory serves queries and keys, then weights
+// and values; the output stays unnormalised to the end; row sums are joined across invocations once, not per block;
+// blocks of keys that causal or window limits hide are skipped. With few queries, the heads that share a
+// key/value head are rows of one tile. Inner loops are unrolled: indices are constants, nothing spills.
+//
+// A key block always starts at a multiple of 32 and a row only ever adds exact zeros for keys it cannot see, so
+// its result does not depend on the rows beside it.
+
+//#flags SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
+const D: u32 = 64u; //#constant
+const DV: u32 = 64u; //#constant
+const TY: u32 = 16u; //#constant
+const DC: u32 = 8u; //#constant
+const VC: u32 = 16u; //#constant
+// Derived: tile of BQ queries x 32 keys, TY x 8 invocations; the last dimensions in vec4.
+const BQ: u32 = TY * 4u;
+const BK: u32 = 32u;
+const THREADS: u32 = TY * 8u;
+const D4: u32 = (D + 3u) / 4u;
+const DV4: u32 = (DV + 3u) / 4u;
+const NI: u32 = (DV4 + 7u) / 8u;
+const PITCH: u32 = DC + 1u; // padded against bank conflicts
+const KEYS: u32 = BQ * PITCH;
+const QK_SIZE: u32 = KEYS + BK * PITCH;
+const P_PITCH: u32 = TY + 1u;
+const VALUES: u32 = BK * P_PITCH;
+const PV_SIZE: u32 = VALUES + VC * DV4;
+const STAGE: u32 = max(QK_SIZE, PV_SIZE);
+const Q_TURNS: u32 = (BQ * DC + THREADS - 1u) / THREADS;
+const K_TURNS: u32 = (BK * DC + THREADS - 1u) / THREADS;
+const V_TURNS: u32 = (VC * DV4 + THREADS - 1u) / THREADS;
+const LOWEST: f32 = -3.4028234e38;
+
+struct Params {
+  q: u32,
+  k: u32,
+  heads: u32,
+  groups: u32, // H / Hkv
+  pack: u32, // query heads per tile: groups or 1
+  q_offset: u32,
+  q_b: u32,
+  q_h: u32,
+  q_n: u32,
+  k_offset: u32,
+  k_b: u32,
+  k_h: u32,
+  k_n: u32,
+  v_offset: u32,
+  v_b: u32,
+  v_h: u32,
+  v_n: u32,
+  out_offset: u32,
+  lse_offset: u32,
+  padding_offset: u32,
+  padding_b: u32,
+  padding_k: u32,
+  mask_offset: u32,
+  mask_b: u32,
+  mask_h: u32,
+  mask_q: u32,
+  mask_k: u32,
+  sinks_offset: u32,
+  sinks_stride: u32,
+  query_offset: i32,
+  window_left: i32,
+  window_right: i32,
+  scaling: f32,
+  softcap: f32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> query: array<f32>; //#storage QUERY
+@group(0) @binding(2) var<storage, read> key: array<f32>; //#storage KEY
+@group(0) @binding(3) var<storage, read> value: array<f32>; //#storage VALUE
+//#if OUT4
+//| @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>; // (B, Q, H, Dv)
+//#else
+@group(0) @binding(4) var<storage, read_write> out: array<f32>; // (B, Q, H, Dv)
+//#endif
+//#if LSE
+@group(0) @binding(5) var<storage, read_write> lse: array<u32>; // (B, H, Q), bits of f32
+//#endif
+//#if PADDING
+@group(0) @binding(6) var<storage, read> padding: array<u32>; // (B, K), 1 = real key
+//#endif
+//#if MASK != none
+@group(0) @binding(7) var<storage, read> mask: array<u32>; // (B, H, Q, K) by strides: 1 = visible, or bits of an f32 bias
+//#endif
+//#if SINKS
+@group(0) @binding(8) var<storage, read> sinks: array<f32>; // (H)
+//#endif
+var<workgroup> stage: array<vec4<f32>, STAGE>; // queries [BQ][PITCH] and keys [BK][PITCH], then weights [BK][P_PITCH] of four rows and values [VC][DV4]
+var<workgroup> joint: array<vec4<f32>, THREADS>; // one vec4 of four rows per invocation
+
+fn query4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(query[i], select(0.0, query[i + 1u], n > 1u), select(0.0, query[i + 2u], n > 2u), select(0.0, query[i + 3u], n > 3u)); } //#load4 query QUERY
+fn key4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(key[i], select(0.0, key[i + 1u], n > 1u), select(0.0, key[i + 2u], n > 2u), select(0.0, key[i + 3u], n > 3u)); } //#load4 key KEY
+fn value4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(value[i], select(0.0, value[i + 1u], n > 1u), select(0.0, value[i + 2u], n > 2u), select(0.0, value[i + 3u], n > 3u)); } //#load4 value VALUE
+
+//#if SOFTCAP
+// The built-in tanh is allowed a large error and has one; exp is accurate, and the series covers what cancels.
+fn tanh_of(v: f32) -> f32 {
+  let a = min(abs(v), 15.0);
+  let s = v * v;
+  let e = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
+  let series = v + v * s * (-0.33333333 + s * (0.13333333 + s * (-0.053968254 + s * 0.021869489)));
+  return select(select(-e, e, v >= 0.0), series, a < 0.25);
+}
+//#endif
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+  let ty = t / 8u;
+  let tx = t % 8u;
+  let b = wg.z;
+  let head0 = wg.y * p.pack;
+  let kv_head = head0 / p.groups;
+  let row0 = wg.x * BQ;
+  let rows = p.q * p.pack;
+  let k_base = p.k_offset + b * p.k_b + kv_head * p.k_h;
+  let v_base = p.v_offset + b * p.v_b + kv_head * p.v_h;
+
+  // Keys that some row of this tile may see.
+  var low = i32(row0);
+  var high = i32(min(row0 + BQ, rows)) - 1;
+  if (p.pack > 1u) {
+    low = 0;
+    high = i32(p.q) - 1;
+  }
+  var begin = 0;
+  var end = i32(p.k);
+  //#if CAUSAL
+  end = min(end, high + p.query_offset + 1);
+  //#endif
+  //#if LEFT
+  begin = max(0, low + p.query_offset - p.window_left) / i32(BK) * i32(BK);
+  //#endif
+  //#if RIGHT
+  end = min(end, high + p.query_offset + p.window_right + 1);
+  //#endif
+
+  // This invocation's four rows.
+  var position: array<i32, 4>; //#scalars
+  var alive: array<bool, 4>; //#scalars
+  var mask_row: array<u32, 4>; //#scalars
+  //#unroll
+  for (var r = 0u; r < 4u; r++) {
+    let row = row0 + ty * 4u + r;
+    position[r] = i32(row % p.q) + p.query_offset;
+    alive[r] = row < rows;
+    //#if ZERO_QUERIES
+    if (position[r] >= 0 && position[r] < i32(p.k)) {
+      alive[r] = alive[r] && padding[p.padding_offset + b * p.padding_b + u32(position[r]) * p.padding_k] != 0u;
+    }
+    //#endif
+    //#if MASK != none
+    mask_row[r] = p.mask_offset + b * p.mask_b + (head0 + row / p.q) * p.mask_h + row % p.q * p.mask_q;
+    //#endif
+  }
+
+  var m = vec4<f32>(LOWEST);
+  var l = vec4<f32>(0.0); // of this invocation's own columns
+  var o: array<vec4<f32>, 4u * NI>; //#scalars
+  var s: array<f32, 16>; //#scalars
+  var qv: array<vec4<f32>, 4>; //#scalars
+  var kv: array<vec4<f32>, 4>; //#scalars
+
+  for (var k0 = begin; k0 < end; k0 += i32(BK)) {
+    let j0 = u32(k0);
+    //#unroll
+    for (var i = 0u; i < 16u; i++) {
+      s[i] = 0.0;
+    }
+    for (var d0 = 0u; d0 < D4; d0 += DC) {
+      workgroupBarrier();
+      //#unroll
+      for (var u = 0u; u < Q_TURNS; u++) {
+        let i = t + u * THREADS;
+        let row = row0 + i / DC;
+        let d = (d0 + i % DC) * 4u;
+        if (i < BQ * DC) {
+          var x = vec4<f32>(0.0);
+          if (row < rows && d < D) {
+            x = query4(p.q_offset + b * p.q_b + (head0 + row / p.q) * p.q_h + row % p.q * p.q_n + d, D - d);
+          }
+          stage[i / DC * PITCH + i % DC] = x;
+        }
+      }
+      //#unroll
+      for (var u = 0u; u < K_TURNS; u++) {
+        let i = t + u * THREADS;
+        let j = j0 + i / DC;
+        let d = (d0 + i % DC) * 4u;
+        if (i < BK * DC) {
+          var x = vec4<f32>(0.0);
+          if (j < p.k && d < D) { x = key4(k_base + j * p.k_n + d, D - d); }
+          stage[KEYS + i / DC * PITCH + i % DC] = x;
+        }
+      }
+      workgroupBarrier();
+      //#unroll
+      for (var d = 0u; d < DC; d++) {
+        //#unroll
+        for (var r = 0u; r < 4u; r++) {
+          qv[r] = stage[(ty * 4u + r) * PITCH + d];
+          kv[r] = stage[KEYS + (tx + r * 8u) * PITCH + d];
+        }
+        //#unroll
+        for (var r = 0u; r < 4u; r++) {
+          //#unroll
+          for (var c = 0u; c < 4u; c++) {
+            s[r * 4u + c] = fma(qv[r].x, kv[c].x, s[r * 4u + c]);
+            s[r * 4u + c] = fma(qv[r].y, kv[c].y, s[r * 4u + c]);
+            s[r * 4u + c] = fma(qv[r].z, kv[c].z, s[r * 4u + c]);
+            s[r * 4u + c] = fma(qv[r].w, kv[c].w, s[r * 4u + c]);
+          }
+        }
+      }
+    }
+
+    // Scores of keys j0 + tx + 8 c; what a row may not see becomes LOWEST.
+    var top = vec4<f32>(LOWEST);
+    //#unroll
+    for (var c = 0u; c < 4u; c++) {
+      let j = j0 + tx + c * 8u;
+      var real = j < p.k;
+      //#if PADDING
+      real = real && padding[p.padding_offset + b * p.padding_b + j * p.padding_k] != 0u;
+      //#endif
+      //#unroll
+      for (var r = 0u; r < 4u; r++) {
+        var seen = real && alive[r];
+        var x = s[r * 4u + c] * p.scaling;
+        //#if SOFTCAP
+        x = p.softcap * tanh_of(x / p.softcap);
+        //#endif
+        //#if CAUSAL
+        seen = seen && i32(j) <= position[r];
+        //#endif
+        //#if LEFT
+        seen = seen && i32(j) >= position[r] - p.window_left;
+        //#endif
+        //#if RIGHT
+        seen = seen && i32(j) <= position[r] + p.window_right;
+        //#endif
+        //#if MASK == bool
+        //| seen = seen && mask[mask_row[r] + j * p.mask_k] != 0u;
+        //#elif MASK == additive
+        // As integers, negative floats grow downwards: everything from -1.7014117e38 (min / 2) to -inf is hidden.
+        let bias = mask[mask_row[r] + j * p.mask_k];
+        seen = seen && bias < 0xfeffffffu;
+        x += bitcast<f32>(select(0u, bias, seen));
+        //#endif
+        s[r * 4u + c] = select(LOWEST, x, seen);
+        top[r] = max(top[r], s[r * 4u + c]);
+      }
+    }
+    joint[t] = top;
+    workgroupBarrier();
+    top = m;
+    //#unroll
+    for (var i = 0u; i < 8u; i++) {
+      top = max(top, joint[ty * 8u + i]);
+    }
+    let shrink = exp(m - top);
+    m = top;
+    l *= shrink;
+    //#unroll
+    for (var r = 0u; r < 4u; r++) {
+      //#unroll
+      for (var i = 0u; i < NI; i++) {
+        o[r * NI + i] *= shrink[r];
+      }
+    }
+    //#unroll
+    for (var c = 0u; c < 4u; c++) {
+      let x = vec4<f32>(s[c], s[4u + c], s[8u + c], s[12u + c]);
+      let w = select(exp(x - m), vec4<f32>(0.0), x <= vec4<f32>(LOWEST));
+      l += w;
+      stage[(tx + c * 8u) * P_PITCH + ty] = w;
+    }
+
+    for (var v0 = 0u; v0 < BK; v0 += VC) {
+      if (v0 > 0u) { workgroupBarrier(); }
+      //#unroll
+      for (var u = 0u; u < V_TURNS; u++) {
+        let i = t + u * THREADS;
+        let j = j0 + v0 + i / DV4;
+        let d = i % DV4 * 4u;
+        if (i < VC * DV4) {
+          var x = vec4<f32>(0.0);
+          if (j < p.k) { x = value4(v_base + j * p.v_n + d, DV - d); }
+          stage[VALUES + i] = x;
+        }
+      }
+      workgroupBarrier();
+      //#unroll
+      for (var j = 0u; j < VC; j++) {
+        let w = stage[(v0 + j) * P_PITCH + ty];
+        //#unroll
+        for (var i = 0u; i < NI; i++) {
+          let x = stage[VALUES + j * DV4 + tx + i * 8u];
+          //#unroll
+          for (var r = 0u; r < 4u; r++) {
+            o[r * NI + i] = fma(vec4<f32>(w[r]), x, o[r * NI + i]);
+          }
+        }
+      }
+    }
+  }
+
+  workgroupBarrier();
+  joint[t] = l;
+  workgroupBarrier();
+  l = vec4<f32>(0.0);
+  //#unroll
+  for (var i = 0u; i < 8u; i++) {
+    l += joint[ty * 8u + i];
+  }
+  //#unroll
+  for (var r = 0u; r < 4u; r++) {
+    let row = row0 + ty * 4u + r;
+    if (row < rows) {
+      let i = row % p.q;
+      let h = head0 + row / p.q;
+      var top = m[r];
+      var sum = l[r];
+      var shrink = 1.0;
+      //#if SINKS
+      let sink = sinks[p.sinks_offset + h * p.sinks_stride];
+      top = max(top, sink);
+      shrink = exp(m[r] - top);
+      sum = sum * shrink + exp(sink - top);
+      //#endif
+      let scale = select(0.0, shrink / max(sum, 1.0e-30), sum > 0.0);
+      let at = p.out_offset + ((b * p.q + i) * p.heads + h) * DV;
+      //#unroll
+      for (var c = 0u; c < NI; c++) {
+        let d = (tx + c * 8u) * 4u;
+        let x = o[r * NI + c] * scale;
+        //#if OUT4
+        //| if (d < DV) { out[(at + d) / 4u] = x; }
+        //#else
+        if (d < DV) { out[at + d] = x.x; }
+        if (d + 1u < DV) { out[at + d + 1u] = x.y; }
+        if (d + 2u < DV) { out[at + d + 2u] = x.z; }
+        if (d + 3u < DV) { out[at + d + 3u] = x.w; }
+        //#endif
+      }
+      //#if LSE
+      if (tx == 0u) {
+        lse[p.lse_offset + (b * p.heads + h) * p.q + i] = select(0xff800000u, bitcast<u32>(top + log(max(sum, 1.0e-30))), sum > 0.0);
+      }
+      //#endif
+    }
+  }
+}

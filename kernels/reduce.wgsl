@@ -1,0 +1,73 @@
+// Sum, maximum or mean of the last dimension: x (…, N) -> out (…). One workgroup per row.
+//
+// Each of 64 invocations takes every 64th element and a fixed tree joins them: the order of additions depends
+// on N alone, and neighbours read neighbouring words.
+
+//#flags OP=sum
+const RANK: u32 = 1u; //#constant
+alias Value = f32; //#alias OUT
+const THREADS: u32 = 64u;
+
+struct Params {
+  shape: array<vec4<u32>, 2>, // dimensions of out, innermost first
+  x_strides: array<vec4<u32>, 2>,
+  out_strides: array<vec4<u32>, 2>,
+  rows: u32,
+  pitch: u32, // workgroups per row of the grid
+  x_offset: u32,
+  out_offset: u32,
+  n: u32,
+  n_stride: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
+@group(0) @binding(2) var<storage, read_write> out: array<f32>; //#storage OUT
+var<workgroup> part: array<Value, 64>;
+
+fn load_x(i: u32) -> Value { return x[i]; } //#load x IN
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+  let row = wg.y * p.pitch + wg.x;
+  if (row >= p.rows) { return; }
+  var rest = row;
+  var xi = p.x_offset;
+  var oi = p.out_offset;
+  //#unroll
+  for (var d = 0u; d < RANK; d++) {
+    let at = rest % p.shape[d / 4u][d % 4u];
+    rest /= p.shape[d / 4u][d % 4u];
+    xi += at * p.x_strides[d / 4u][d % 4u];
+    oi += at * p.out_strides[d / 4u][d % 4u];
+  }
+  //#if OP == max
+  //| var acc = load_x(xi);
+  //#else
+  var acc = Value(0);
+  //#endif
+  for (var j = t; j < p.n; j += THREADS) {
+    //#if OP == max
+    //| acc = max(acc, load_x(xi + j * p.n_stride));
+    //#else
+    acc += load_x(xi + j * p.n_stride);
+    //#endif
+  }
+  part[t] = acc;
+  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (t < half) {
+      //#if OP == max
+      //| part[t] = max(part[t], part[t + half]);
+      //#else
+      part[t] += part[t + half];
+      //#endif
+    }
+  }
+  if (t == 0u) {
+    //#if OP == mean
+    //| out[oi] = part[0] / Value(p.n);
+    //#else
+    out[oi] = part[0];
+    //#endif
+  }
+}

@@ -1,0 +1,62 @@
+// x * rsqrt(mean(x^2) + eps) * (weight + unit_offset) over rows: x (M, N), weight (N) -> out (M, N).
+//
+// One workgroup per row; 64 strided partial sums and a fixed tree, so a row's result depends on nothing else.
+
+//#flags HAS_WEIGHT=true
+const THREADS: u32 = 64u;
+
+struct Params {
+  rows: u32,
+  pitch: u32, // workgroups per row of the grid
+  n: u32,
+  x_offset: u32,
+  x_row: u32,
+  x_col: u32,
+  weight_offset: u32,
+  weight_stride: u32,
+  out_offset: u32,
+  out_row: u32,
+  out_col: u32,
+  eps: f32,
+  unit_offset: f32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
+//#if HAS_WEIGHT
+@group(0) @binding(2) var<storage, read> weight: array<f32>; //#storage WEIGHT
+//#endif
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+var<workgroup> part: array<f32, 64>;
+
+fn load_x(i: u32) -> f32 { return x[i]; } //#load x IN
+//#if HAS_WEIGHT
+fn load_weight(i: u32) -> f32 { return weight[i]; } //#load weight WEIGHT
+//#endif
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+  let row = wg.y * p.pitch + wg.x;
+  if (row >= p.rows) { return; }
+  let xi = p.x_offset + row * p.x_row;
+  let oi = p.out_offset + row * p.out_row;
+  var sum = 0.0;
+  for (var j = t; j < p.n; j += THREADS) {
+    let v = load_x(xi + j * p.x_col);
+    sum = fma(v, v, sum);
+  }
+  part[t] = sum;
+  for (var width = THREADS / 2u; width > 0u; width /= 2u) {
+    workgroupBarrier();
+    if (t < width) { part[t] += part[t + width]; }
+  }
+  workgroupBarrier();
+  let scale = 1.0 / sqrt(part[0] / f32(p.n) + p.eps);
+  for (var j = t; j < p.n; j += THREADS) {
+    let v = load_x(xi + j * p.x_col) * scale;
+    //#if HAS_WEIGHT
+    out[oi + j * p.out_col] = v * (load_weight(p.weight_offset + j * p.weight_stride) + p.unit_offset);
+    //#else
+    //| out[oi + j * p.out_col] = v;
+    //#endif
+  }
+}

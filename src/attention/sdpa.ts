@@ -1,0 +1,76 @@
+/**
+ * `sdpa`: fused scaled dot-product attention. Chooses its kernel by the shape of one sequence, never by the batch.
+ *
+ * @module
+ */
+import type { AttentionAlgorithm } from "../devices/device.ts";
+import { slice } from "../ops/shape.ts";
+import type { Tensor } from "../tensor.ts";
+import { attend, type Attended, checkKwargs } from "./attend.ts";
+import { denseMask } from "./eager.ts";
+import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult } from "./types.ts";
+
+/**
+ * Scaled dot-product attention with PyTorch's semantics: without a mask and with Q > 1 it is causal when
+ * `is_causal` (keyword, else the module's, else true) says so, aligned to the upper left; a bool mask says what
+ * may be attended, a float mask is added. Softcap and sinks work here too.
+ *
+ * @throws {InvalidArgument} for operands, masks or keyword arguments that do not fit
+ */
+export function sdpa_attention_forward(
+  module: AttentionModule,
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  attention_mask: AttentionMask,
+  kwargs: AttentionKwargs = {},
+): AttentionResult {
+  const { attn_output, attn_weights } = sdpa(module, query, key, value, attention_mask, kwargs);
+  return [attn_output, attn_weights];
+}
+
+/** As {@linkcode sdpa_attention_forward}, with the log-sum-exp where `return_lse` asks for it. */
+export function sdpa(
+  module: AttentionModule,
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  attention_mask: AttentionMask,
+  kwargs: AttentionKwargs,
+): Attended {
+  checkKwargs(kwargs, query.shape[1] ?? 0);
+  const mask = denseMask(attention_mask, "sdpa");
+  const q = query.shape[2]!;
+  const causal = q > 1 && mask === null && (kwargs.is_causal ?? module.is_causal ?? true);
+  // A prefill into a longer static cache: queries start at position 0, so keys after the last query are unused slots.
+  const cut = causal && key.shape[2]! > q;
+  using shorterKey = cut ? slice(key, 2, 0, q) : null;
+  using shorterValue = cut ? slice(value, 2, 0, q) : null;
+  const k = shorterKey ?? key;
+  const v = shorterValue ?? value;
+  const shared = { scaling: kwargs.scaling ?? module.scaling, softcap: kwargs.softcap, sinks: kwargs.s_aux, causal, mask };
+  const result = attend(query, k, v, {
+    ...shared,
+    algorithm: chooseAlgorithm(q, k.shape[2]!),
+    lse: kwargs["return_lse"] === true,
+  });
+  return kwargs.output_attentions === true ? withWeights(result, query, k, v, shared) : result;
+}
+
+/** Tiling pays once there is more than one key tile; below it the plain kernel does less bookkeeping. */
+function chooseAlgorithm(q: number, k: number): AttentionAlgorithm {
+  return q * k <= 16 ? "eager" : "flash";
+}
+
+/** Adds the weights of a fused call by a second pass over the scores; the output stays the fused one. */
+export function withWeights(
+  result: Attended,
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  options: Omit<Parameters<typeof attend>[3], "algorithm">,
+): Attended {
+  const second = attend(query, key, value, { ...options, algorithm: "eager", weights: true });
+  second.attn_output[Symbol.dispose]();
+  return { ...result, attn_weights: second.attn_weights };
+}

@@ -1,0 +1,62 @@
+/**
+ * The types every attention function shares.
+ *
+ * @module
+ */
+import type { PretrainedConfig } from "../config.ts";
+import type { AttentionMask } from "../masks/types.ts";
+import type { Tensor } from "../tensor.ts";
+
+export type { AttentionMask };
+
+/** Output (B, Q, H, Dv), and the weights (B, H, Q, K) where the function has them. */
+export type AttentionResult = [attn_output: Tensor, attn_weights: Tensor | null];
+
+/** The layer an attention function is called for. */
+export interface AttentionModule {
+  /** The configuration of the model (or sub-model) the layer belongs to. */
+  readonly config: PretrainedConfig;
+  /** Index of the layer, from 0. */
+  readonly layer_idx: number;
+  /** Whether the layer is causal when the call does not say. */
+  readonly is_causal: boolean;
+  /** Factor of q·k. */
+  readonly scaling: number;
+  /** Query heads per key/value head. */
+  readonly num_key_value_groups: number;
+}
+
+/** Keyword arguments of an attention function: the known ones, and whatever the caller passed to `forward`. */
+export interface AttentionKwargs {
+  /** Factor of q·k; default `module.scaling`, else D^-0.5. */
+  scaling?: number | null;
+  /** Must be 0: this library runs inference only. */
+  dropout?: number;
+  /** Overrides `module.is_causal`. */
+  is_causal?: boolean | null;
+  /** Keys a query sees, itself included. */
+  sliding_window?: number | null;
+  /** Scores become `c·tanh(score / c)` before the mask. */
+  softcap?: number | null;
+  /** Sink logits (H). */
+  s_aux?: Tensor | null;
+  /** (B, Q) positions of the queries. */
+  position_ids?: Tensor | null;
+  /** Return the weights, whatever the implementation. */
+  output_attentions?: boolean;
+  [kwarg: string]: unknown;
+}
+
+/**
+ * An attention function, as the registry holds it. Query (B, H, Q, D), key (B, Hkv, K, D), value (B, Hkv, K, Dv);
+ * the key/value cache is already updated, so K includes the past. Inputs belong to the caller and the results to
+ * the caller too; tensors made on the way are disposed for a synchronous function.
+ */
+export type AttentionFunction = (
+  module: AttentionModule,
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  attention_mask: AttentionMask,
+  kwargs: AttentionKwargs,
+) => AttentionResult | Promise<AttentionResult>;

@@ -1,0 +1,78 @@
+/**
+ * The devices of this process: one small default WASM engine, one engine a model, one GPU.
+ *
+ * @module
+ */
+import { InvalidArgument } from "../errors.ts";
+import type { Allocation, Device, DeviceName } from "./device.ts";
+import { type EngineOptions, WasmEngine } from "./wasm/engine.ts";
+import { WebGpuDevice } from "./webgpu/device.ts";
+
+const engines = new Set<WasmEngine>();
+let small: WasmEngine | undefined;
+let gpu: WebGpuDevice | undefined;
+
+/** A new engine of its own, for a model. */
+export function openEngine(options?: EngineOptions): WasmEngine {
+  const engine = new WasmEngine(options);
+  engines.add(engine);
+  return engine;
+}
+
+/** Closes an engine made by {@linkcode openEngine} as soon as no result of its computations is alive. */
+export function closeEngine(engine: WasmEngine): void {
+  engine.whenIdle(() => {
+    engine.close();
+    engines.delete(engine);
+  });
+}
+
+/** The device that tensors without a model live on. Made at first use; a GPU is acquired when work is flushed. */
+export function defaultDevice(name: DeviceName): Device {
+  if (name === "webgpu") return gpu ??= new WebGpuDevice();
+  if (small === undefined || !isUsable(small)) small = openEngine();
+  return small;
+}
+
+function isUsable(engine: WasmEngine): boolean {
+  try {
+    engine.assertAlive();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Makes sure a device exists. @throws {DeviceUnavailable} */
+export async function acquire(name: DeviceName): Promise<void> {
+  if (name === "webgpu") await (defaultDevice("webgpu") as WebGpuDevice).acquire();
+}
+
+/** Copies a block to a block of the same size on another device of the same family. */
+export function copyBetween(from: Allocation, to: Allocation): void {
+  if (!(from.device instanceof WasmEngine)) {
+    throw new InvalidArgument(`Cannot use a tensor of device "${from.device.name}" on another: move it with await tensor.to(…)`);
+  }
+  to.device.write(to, 0, from.device.readNow(from, 0, from.bytes));
+}
+
+/** Tensors alive in all engines and devices; 0 after everything is disposed. */
+export function liveBuffers(): number {
+  let n = gpu?.live ?? 0;
+  for (const engine of engines) n += engine.live;
+  return n;
+}
+
+/** Describes what holds memory now, for error messages. Closes the idle default engine so that settings apply to the next. */
+export function liveEngines(): string[] {
+  if (small !== undefined && small.live === 0) {
+    closeEngine(small);
+    small = undefined;
+  }
+  const alive: string[] = [];
+  const tensors = liveBuffers();
+  if (tensors > 0) alive.push(`${tensors} tensors`);
+  const models = [...engines].filter((e) => e !== small).length;
+  if (models > 0) alive.push(`${models} model engines`);
+  return alive;
+}

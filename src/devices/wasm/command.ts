@@ -1,0 +1,44 @@
+/**
+ * One recorded kernel call on a WASM engine.
+ *
+ * Every exported kernel has the C signature
+ * `fn(params: *const Params, scratch: *mut u8, begin: u32, end: u32)`: `params` points to a `#[repr(C)]` struct
+ * of 4-byte fields, `scratch` to {@linkcode SCRATCH_BYTES} bytes that belong to the running thread, and
+ * `begin..end` is the range of parts to do. Parts are independent of each other, so the engine may run them in
+ * slices between which the event loop turns, and on several threads; results never depend on the slicing.
+ *
+ * @module
+ */
+import type { Allocation } from "../device.ts";
+
+/** Bytes of scratch memory each thread hands to a kernel, 64-byte aligned. */
+export const SCRATCH_BYTES = 1 << 20;
+
+/** Largest params struct in 32-bit words. */
+export const PARAM_WORDS = 128;
+
+/** A kernel call with everything it needs to run later. */
+export interface Command {
+  /** Export name of the kernel. */
+  readonly kernel: string;
+  /** The params struct as 32-bit words. */
+  readonly params: Int32Array;
+  /** Number of independent parts. */
+  readonly parts: number;
+  /** About the floating point operations of all parts together; sets how many parts run between two looks at the clock. */
+  readonly cost: number;
+  /** Allocations this command writes whole: their values are lost if it is dropped. */
+  readonly writes: readonly Allocation[];
+}
+
+/** What the kernel encoders need of an engine. */
+export interface Recorder {
+  /** Address of an allocation in the engine's memory. */
+  address(allocation: Allocation): number;
+  /** Appends a command to the queue. */
+  record(command: Command): void;
+  /** Appends a copy of host bytes to `address` (in order with the commands). */
+  writeBytes(allocation: Allocation, byteOffset: number, data: Uint8Array<ArrayBuffer>): void;
+  /** Table index of a function the kernel module exports by name, for hooks such as the softcap tile function. */
+  tableIndex(name: string): number;
+}

@@ -1,0 +1,1340 @@
+// Written by kernels/expand.ts from kernels/*.wgsl: change those, then run it.
+
+/** Text of every kernel by stem, with the directives of kernels/README.md. */
+export const SHADERS = {
+  argmax: `
+const THREADS: u32 = 64u;
+alias Value = f32; //#alias IN
+struct Params {
+rows: u32,
+pitch: u32,
+n: u32,
+x_offset: u32,
+x_row: u32,
+x_col: u32,
+out_offset: u32,
+out_stride: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
+@group(0) @binding(2) var<storage, read_write> out: array<u32>;
+var<workgroup> best: array<Value, 64>;
+var<workgroup> place: array<u32, 64>;
+fn load_x(i: u32) -> Value { return x[i]; } //#load x IN
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+let row = wg.y * p.pitch + wg.x;
+if (row >= p.rows) { return; }
+let xi = p.x_offset + row * p.x_row;
+var at = select(0u, t, t < p.n);
+var top = load_x(xi + at * p.x_col);
+for (var j = t + THREADS; j < p.n; j += THREADS) {
+let v = load_x(xi + j * p.x_col);
+if (v > top) {
+top = v;
+at = j;
+}
+}
+best[t] = top;
+place[t] = at;
+for (var width = THREADS / 2u; width > 0u; width /= 2u) {
+workgroupBarrier();
+if (t < width) {
+let other = best[t + width];
+if (other > best[t] || (other == best[t] && place[t + width] < place[t])) {
+best[t] = other;
+place[t] = place[t + width];
+}
+}
+}
+if (t == 0u) { out[p.out_offset + row * p.out_stride] = place[0]; }
+}
+`,
+  binary: `
+//#flags OP=add
+const RANK: u32 = 1u; //#constant
+alias Value = f32; //#alias OUT
+struct Params {
+shape: array<vec4<u32>, 2>,
+a_strides: array<vec4<u32>, 2>,
+b_strides: array<vec4<u32>, 2>,
+out_strides: array<vec4<u32>, 2>,
+count: u32,
+pitch: u32,
+a_offset: u32,
+b_offset: u32,
+out_offset: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> a: array<f32>; //#storage A
+@group(0) @binding(2) var<storage, read> b: array<f32>; //#storage B
+@group(0) @binding(3) var<storage, read_write> out: array<f32>; //#storage OUT
+fn load_a(i: u32) -> Value { return a[i]; } //#load a A
+fn load_b(i: u32) -> Value { return b[i]; } //#load b B
+fn f(l: Value, r: Value) -> Value {
+//#if OP == add
+return l + r;
+//#elif OP == sub
+//| return l - r;
+//#elif OP == mul
+//| return l * r;
+//#elif OP == div
+//| return l / r;
+//#elif OP == maximum
+//| return max(l, r);
+//#elif OP == silu_mul
+//| return l / (1.0 + exp(-l)) * r;
+//#endif
+}
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+var rest = id.y * p.pitch + id.x;
+if (rest >= p.count) { return; }
+var ai = p.a_offset;
+var bi = p.b_offset;
+var oi = p.out_offset;
+//#unroll
+for (var d = 0u; d < RANK; d++) {
+let at = rest % p.shape[d / 4u][d % 4u];
+rest /= p.shape[d / 4u][d % 4u];
+ai += at * p.a_strides[d / 4u][d % 4u];
+bi += at * p.b_strides[d / 4u][d % 4u];
+oi += at * p.out_strides[d / 4u][d % 4u];
+}
+out[oi] = f(load_a(ai), load_b(bi));
+}
+`,
+  eager: `
+//#flags SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true
+const THREADS: u32 = 64u;
+const LOWEST: f32 = -3.4028234e38;
+struct Params {
+rows: u32,
+pitch: u32,
+heads: u32,
+q: u32,
+k: u32,
+weights_offset: u32,
+lse_offset: u32,
+padding_offset: u32,
+padding_b: u32,
+padding_k: u32,
+mask_offset: u32,
+mask_b: u32,
+mask_h: u32,
+mask_q: u32,
+mask_k: u32,
+sinks_offset: u32,
+sinks_stride: u32,
+query_offset: i32,
+window_left: i32,
+window_right: i32,
+scaling: f32,
+softcap: f32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> weights: array<f32>;
+//#if LSE
+@group(0) @binding(2) var<storage, read_write> lse: array<u32>;
+//#endif
+//#if PADDING
+@group(0) @binding(3) var<storage, read> padding: array<u32>;
+//#endif
+//#if MASK != none
+@group(0) @binding(4) var<storage, read> mask: array<u32>;
+//#endif
+//#if SINKS
+@group(0) @binding(5) var<storage, read> sinks: array<f32>;
+//#endif
+var<workgroup> part: array<f32, 64>;
+//#if SOFTCAP
+fn tanh_of(v: f32) -> f32 {
+let a = min(abs(v), 15.0);
+let s = v * v;
+let e = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
+let series = v + v * s * (-0.33333333 + s * (0.13333333 + s * (-0.053968254 + s * 0.021869489)));
+return select(select(-e, e, v >= 0.0), series, a < 0.25);
+}
+//#endif
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+let row = wg.y * p.pitch + wg.x;
+if (row >= p.rows) { return; }
+let i = row % p.q;
+let h = row / p.q % p.heads;
+let b = row / p.q / p.heads;
+let at = p.weights_offset + row * p.k;
+let position = i32(i) + p.query_offset;
+var alive = true;
+//#if ZERO_QUERIES
+if (position >= 0 && position < i32(p.k)) {
+alive = padding[p.padding_offset + b * p.padding_b + u32(position) * p.padding_k] != 0u;
+}
+//#endif
+var m = LOWEST;
+for (var j = t; j < p.k; j += THREADS) {
+var s = weights[at + j] * p.scaling;
+var seen = alive;
+//#if SOFTCAP
+s = p.softcap * tanh_of(s / p.softcap);
+//#endif
+//#if CAUSAL
+seen = seen && i32(j) <= position;
+//#endif
+//#if LEFT
+seen = seen && i32(j) >= position - p.window_left;
+//#endif
+//#if RIGHT
+seen = seen && i32(j) <= position + p.window_right;
+//#endif
+//#if PADDING
+seen = seen && padding[p.padding_offset + b * p.padding_b + j * p.padding_k] != 0u;
+//#endif
+//#if MASK == bool
+//| seen = seen && mask[p.mask_offset + b * p.mask_b + h * p.mask_h + i * p.mask_q + j * p.mask_k] != 0u;
+//#elif MASK == additive
+let bias = mask[p.mask_offset + b * p.mask_b + h * p.mask_h + i * p.mask_q + j * p.mask_k];
+seen = seen && bias < 0xfeffffffu;
+s += bitcast<f32>(select(0u, bias, seen));
+//#endif
+s = select(LOWEST, s, seen);
+weights[at + j] = s;
+m = max(m, s);
+}
+part[t] = m;
+for (var width = THREADS / 2u; width > 0u; width /= 2u) {
+workgroupBarrier();
+if (t < width) { part[t] = max(part[t], part[t + width]); }
+}
+workgroupBarrier();
+m = part[0];
+//#if SINKS
+let sink = sinks[p.sinks_offset + h * p.sinks_stride];
+m = max(m, sink);
+//#endif
+workgroupBarrier();
+var sum = 0.0;
+for (var j = t; j < p.k; j += THREADS) {
+let s = weights[at + j];
+let w = select(exp(s - m), 0.0, s <= LOWEST);
+weights[at + j] = w;
+sum += w;
+}
+part[t] = sum;
+for (var width = THREADS / 2u; width > 0u; width /= 2u) {
+workgroupBarrier();
+if (t < width) { part[t] += part[t + width]; }
+}
+workgroupBarrier();
+sum = part[0];
+//#if SINKS
+sum += exp(sink - m);
+//#endif
+let some = sum > 0.0;
+let scale = select(0.0, 1.0 / max(sum, 1.0e-30), some);
+for (var j = t; j < p.k; j += THREADS) { weights[at + j] *= scale; }
+//#if LSE
+if (t == 0u) { lse[p.lse_offset + row] = select(0xff800000u, bitcast<u32>(m + log(max(sum, 1.0e-30))), some); }
+//#endif
+}
+`,
+  embedding: `
+struct Params {
+count: u32,
+pitch: u32,
+e: u32,
+ids_offset: u32,
+ids_stride: u32,
+weight_offset: u32,
+weight_row: u32,
+weight_col: u32,
+out_offset: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> ids: array<u32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>; //#storage WEIGHT
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+fn load_weight(i: u32) -> f32 { return weight[i]; } //#load weight WEIGHT
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+let i = id.y * p.pitch + id.x;
+if (i >= p.count) { return; }
+let row = ids[p.ids_offset + i / p.e * p.ids_stride];
+out[p.out_offset + i] = load_weight(p.weight_offset + row * p.weight_row + i % p.e * p.weight_col);
+}
+`,
+  flash: `
+//#flags SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
+const D: u32 = 64u; //#constant
+const DV: u32 = 64u; //#constant
+const TY: u32 = 16u; //#constant
+const DC: u32 = 8u; //#constant
+const VC: u32 = 16u; //#constant
+const BQ: u32 = TY * 4u;
+const BK: u32 = 32u;
+const THREADS: u32 = TY * 8u;
+const D4: u32 = (D + 3u) / 4u;
+const DV4: u32 = (DV + 3u) / 4u;
+const NI: u32 = (DV4 + 7u) / 8u;
+const PITCH: u32 = DC + 1u;
+const KEYS: u32 = BQ * PITCH;
+const QK_SIZE: u32 = KEYS + BK * PITCH;
+const P_PITCH: u32 = TY + 1u;
+const VALUES: u32 = BK * P_PITCH;
+const PV_SIZE: u32 = VALUES + VC * DV4;
+const STAGE: u32 = max(QK_SIZE, PV_SIZE);
+const Q_TURNS: u32 = (BQ * DC + THREADS - 1u) / THREADS;
+const K_TURNS: u32 = (BK * DC + THREADS - 1u) / THREADS;
+const V_TURNS: u32 = (VC * DV4 + THREADS - 1u) / THREADS;
+const LOWEST: f32 = -3.4028234e38;
+struct Params {
+q: u32,
+k: u32,
+heads: u32,
+groups: u32,
+pack: u32,
+q_offset: u32,
+q_b: u32,
+q_h: u32,
+q_n: u32,
+k_offset: u32,
+k_b: u32,
+k_h: u32,
+k_n: u32,
+v_offset: u32,
+v_b: u32,
+v_h: u32,
+v_n: u32,
+out_offset: u32,
+lse_offset: u32,
+padding_offset: u32,
+padding_b: u32,
+padding_k: u32,
+mask_offset: u32,
+mask_b: u32,
+mask_h: u32,
+mask_q: u32,
+mask_k: u32,
+sinks_offset: u32,
+sinks_stride: u32,
+query_offset: i32,
+window_left: i32,
+window_right: i32,
+scaling: f32,
+softcap: f32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> query: array<f32>; //#storage QUERY
+@group(0) @binding(2) var<storage, read> key: array<f32>; //#storage KEY
+@group(0) @binding(3) var<storage, read> value: array<f32>; //#storage VALUE
+//#if OUT4
+//| @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+//#else
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+//#endif
+//#if LSE
+@group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+//#endif
+//#if PADDING
+@group(0) @binding(6) var<storage, read> padding: array<u32>;
+//#endif
+//#if MASK != none
+@group(0) @binding(7) var<storage, read> mask: array<u32>;
+//#endif
+//#if SINKS
+@group(0) @binding(8) var<storage, read> sinks: array<f32>;
+//#endif
+var<workgroup> stage: array<vec4<f32>, STAGE>;
+var<workgroup> joint: array<vec4<f32>, THREADS>;
+fn query4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(query[i], select(0.0, query[i + 1u], n > 1u), select(0.0, query[i + 2u], n > 2u), select(0.0, query[i + 3u], n > 3u)); } //#load4 query QUERY
+fn key4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(key[i], select(0.0, key[i + 1u], n > 1u), select(0.0, key[i + 2u], n > 2u), select(0.0, key[i + 3u], n > 3u)); } //#load4 key KEY
+fn value4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(value[i], select(0.0, value[i + 1u], n > 1u), select(0.0, value[i + 2u], n > 2u), select(0.0, value[i + 3u], n > 3u)); } //#load4 value VALUE
+//#if SOFTCAP
+fn tanh_of(v: f32) -> f32 {
+let a = min(abs(v), 15.0);
+let s = v * v;
+let e = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
+let series = v + v * s * (-0.33333333 + s * (0.13333333 + s * (-0.053968254 + s * 0.021869489)));
+return select(select(-e, e, v >= 0.0), series, a < 0.25);
+}
+//#endif
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+let ty = t / 8u;
+let tx = t % 8u;
+let b = wg.z;
+let head0 = wg.y * p.pack;
+let kv_head = head0 / p.groups;
+let row0 = wg.x * BQ;
+let rows = p.q * p.pack;
+let k_base = p.k_offset + b * p.k_b + kv_head * p.k_h;
+let v_base = p.v_offset + b * p.v_b + kv_head * p.v_h;
+var low = i32(row0);
+var high = i32(min(row0 + BQ, rows)) - 1;
+if (p.pack > 1u) {
+low = 0;
+high = i32(p.q) - 1;
+}
+var begin = 0;
+var end = i32(p.k);
+//#if CAUSAL
+end = min(end, high + p.query_offset + 1);
+//#endif
+//#if LEFT
+begin = max(0, low + p.query_offset - p.window_left) / i32(BK) * i32(BK);
+//#endif
+//#if RIGHT
+end = min(end, high + p.query_offset + p.window_right + 1);
+//#endif
+var position: array<i32, 4>; //#scalars
+var alive: array<bool, 4>; //#scalars
+var mask_row: array<u32, 4>; //#scalars
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+let row = row0 + ty * 4u + r;
+position[r] = i32(row % p.q) + p.query_offset;
+alive[r] = row < rows;
+//#if ZERO_QUERIES
+if (position[r] >= 0 && position[r] < i32(p.k)) {
+alive[r] = alive[r] && padding[p.padding_offset + b * p.padding_b + u32(position[r]) * p.padding_k] != 0u;
+}
+//#endif
+//#if MASK != none
+mask_row[r] = p.mask_offset + b * p.mask_b + (head0 + row / p.q) * p.mask_h + row % p.q * p.mask_q;
+//#endif
+}
+var m = vec4<f32>(LOWEST);
+var l = vec4<f32>(0.0);
+var o: array<vec4<f32>, 4u * NI>; //#scalars
+var s: array<f32, 16>; //#scalars
+var qv: array<vec4<f32>, 4>; //#scalars
+var kv: array<vec4<f32>, 4>; //#scalars
+for (var k0 = begin; k0 < end; k0 += i32(BK)) {
+let j0 = u32(k0);
+//#unroll
+for (var i = 0u; i < 16u; i++) {
+s[i] = 0.0;
+}
+for (var d0 = 0u; d0 < D4; d0 += DC) {
+workgroupBarrier();
+//#unroll
+for (var u = 0u; u < Q_TURNS; u++) {
+let i = t + u * THREADS;
+let row = row0 + i / DC;
+let d = (d0 + i % DC) * 4u;
+if (i < BQ * DC) {
+var x = vec4<f32>(0.0);
+if (row < rows && d < D) {
+x = query4(p.q_offset + b * p.q_b + (head0 + row / p.q) * p.q_h + row % p.q * p.q_n + d, D - d);
+}
+stage[i / DC * PITCH + i % DC] = x;
+}
+}
+//#unroll
+for (var u = 0u; u < K_TURNS; u++) {
+let i = t + u * THREADS;
+let j = j0 + i / DC;
+let d = (d0 + i % DC) * 4u;
+if (i < BK * DC) {
+var x = vec4<f32>(0.0);
+if (j < p.k && d < D) { x = key4(k_base + j * p.k_n + d, D - d); }
+stage[KEYS + i / DC * PITCH + i % DC] = x;
+}
+}
+workgroupBarrier();
+//#unroll
+for (var d = 0u; d < DC; d++) {
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+qv[r] = stage[(ty * 4u + r) * PITCH + d];
+kv[r] = stage[KEYS + (tx + r * 8u) * PITCH + d];
+}
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+//#unroll
+for (var c = 0u; c < 4u; c++) {
+s[r * 4u + c] = fma(qv[r].x, kv[c].x, s[r * 4u + c]);
+s[r * 4u + c] = fma(qv[r].y, kv[c].y, s[r * 4u + c]);
+s[r * 4u + c] = fma(qv[r].z, kv[c].z, s[r * 4u + c]);
+s[r * 4u + c] = fma(qv[r].w, kv[c].w, s[r * 4u + c]);
+}
+}
+}
+}
+var top = vec4<f32>(LOWEST);
+//#unroll
+for (var c = 0u; c < 4u; c++) {
+let j = j0 + tx + c * 8u;
+var real = j < p.k;
+//#if PADDING
+real = real && padding[p.padding_offset + b * p.padding_b + j * p.padding_k] != 0u;
+//#endif
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+var seen = real && alive[r];
+var x = s[r * 4u + c] * p.scaling;
+//#if SOFTCAP
+x = p.softcap * tanh_of(x / p.softcap);
+//#endif
+//#if CAUSAL
+seen = seen && i32(j) <= position[r];
+//#endif
+//#if LEFT
+seen = seen && i32(j) >= position[r] - p.window_left;
+//#endif
+//#if RIGHT
+seen = seen && i32(j) <= position[r] + p.window_right;
+//#endif
+//#if MASK == bool
+//| seen = seen && mask[mask_row[r] + j * p.mask_k] != 0u;
+//#elif MASK == additive
+let bias = mask[mask_row[r] + j * p.mask_k];
+seen = seen && bias < 0xfeffffffu;
+x += bitcast<f32>(select(0u, bias, seen));
+//#endif
+s[r * 4u + c] = select(LOWEST, x, seen);
+top[r] = max(top[r], s[r * 4u + c]);
+}
+}
+joint[t] = top;
+workgroupBarrier();
+top = m;
+//#unroll
+for (var i = 0u; i < 8u; i++) {
+top = max(top, joint[ty * 8u + i]);
+}
+let shrink = exp(m - top);
+m = top;
+l *= shrink;
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+//#unroll
+for (var i = 0u; i < NI; i++) {
+o[r * NI + i] *= shrink[r];
+}
+}
+//#unroll
+for (var c = 0u; c < 4u; c++) {
+let x = vec4<f32>(s[c], s[4u + c], s[8u + c], s[12u + c]);
+let w = select(exp(x - m), vec4<f32>(0.0), x <= vec4<f32>(LOWEST));
+l += w;
+stage[(tx + c * 8u) * P_PITCH + ty] = w;
+}
+for (var v0 = 0u; v0 < BK; v0 += VC) {
+if (v0 > 0u) { workgroupBarrier(); }
+//#unroll
+for (var u = 0u; u < V_TURNS; u++) {
+let i = t + u * THREADS;
+let j = j0 + v0 + i / DV4;
+let d = i % DV4 * 4u;
+if (i < VC * DV4) {
+var x = vec4<f32>(0.0);
+if (j < p.k) { x = value4(v_base + j * p.v_n + d, DV - d); }
+stage[VALUES + i] = x;
+}
+}
+workgroupBarrier();
+//#unroll
+for (var j = 0u; j < VC; j++) {
+let w = stage[(v0 + j) * P_PITCH + ty];
+//#unroll
+for (var i = 0u; i < NI; i++) {
+let x = stage[VALUES + j * DV4 + tx + i * 8u];
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+o[r * NI + i] = fma(vec4<f32>(w[r]), x, o[r * NI + i]);
+}
+}
+}
+}
+}
+workgroupBarrier();
+joint[t] = l;
+workgroupBarrier();
+l = vec4<f32>(0.0);
+//#unroll
+for (var i = 0u; i < 8u; i++) {
+l += joint[ty * 8u + i];
+}
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+let row = row0 + ty * 4u + r;
+if (row < rows) {
+let i = row % p.q;
+let h = head0 + row / p.q;
+var top = m[r];
+var sum = l[r];
+var shrink = 1.0;
+//#if SINKS
+let sink = sinks[p.sinks_offset + h * p.sinks_stride];
+top = max(top, sink);
+shrink = exp(m[r] - top);
+sum = sum * shrink + exp(sink - top);
+//#endif
+let scale = select(0.0, shrink / max(sum, 1.0e-30), sum > 0.0);
+let at = p.out_offset + ((b * p.q + i) * p.heads + h) * DV;
+//#unroll
+for (var c = 0u; c < NI; c++) {
+let d = (tx + c * 8u) * 4u;
+let x = o[r * NI + c] * scale;
+//#if OUT4
+//| if (d < DV) { out[(at + d) / 4u] = x; }
+//#else
+if (d < DV) { out[at + d] = x.x; }
+if (d + 1u < DV) { out[at + d + 1u] = x.y; }
+if (d + 2u < DV) { out[at + d + 2u] = x.z; }
+if (d + 3u < DV) { out[at + d + 3u] = x.w; }
+//#endif
+}
+//#if LSE
+if (tx == 0u) {
+lse[p.lse_offset + (b * p.heads + h) * p.q + i] = select(0xff800000u, bitcast<u32>(top + log(max(sum, 1.0e-30))), sum > 0.0);
+}
+//#endif
+}
+}
+}
+`,
+  layer_norm: `
+//#flags HAS_BIAS=true
+const THREADS: u32 = 64u;
+struct Params {
+rows: u32,
+pitch: u32,
+n: u32,
+x_offset: u32,
+x_row: u32,
+x_col: u32,
+weight_offset: u32,
+weight_stride: u32,
+bias_offset: u32,
+bias_stride: u32,
+out_offset: u32,
+out_row: u32,
+out_col: u32,
+eps: f32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
+@group(0) @binding(2) var<storage, read> weight: array<f32>; //#storage WEIGHT
+//#if HAS_BIAS
+@group(0) @binding(3) var<storage, read> bias: array<f32>; //#storage BIAS
+//#endif
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+var<workgroup> part: array<f32, 64>;
+fn load_x(i: u32) -> f32 { return x[i]; } //#load x IN
+fn load_weight(i: u32) -> f32 { return weight[i]; } //#load weight WEIGHT
+//#if HAS_BIAS
+fn load_bias(i: u32) -> f32 { return bias[i]; } //#load bias BIAS
+//#endif
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+let row = wg.y * p.pitch + wg.x;
+if (row >= p.rows) { return; }
+let xi = p.x_offset + row * p.x_row;
+let oi = p.out_offset + row * p.out_row;
+var sum = 0.0;
+for (var j = t; j < p.n; j += THREADS) { sum += load_x(xi + j * p.x_col); }
+part[t] = sum;
+for (var width = THREADS / 2u; width > 0u; width /= 2u) {
+workgroupBarrier();
+if (t < width) { part[t] += part[t + width]; }
+}
+workgroupBarrier();
+let mean = part[0] / f32(p.n);
+workgroupBarrier();
+sum = 0.0;
+for (var j = t; j < p.n; j += THREADS) {
+let v = load_x(xi + j * p.x_col) - mean;
+sum = fma(v, v, sum);
+}
+part[t] = sum;
+for (var width = THREADS / 2u; width > 0u; width /= 2u) {
+workgroupBarrier();
+if (t < width) { part[t] += part[t + width]; }
+}
+workgroupBarrier();
+let scale = 1.0 / sqrt(part[0] / f32(p.n) + p.eps);
+for (var j = t; j < p.n; j += THREADS) {
+let v = (load_x(xi + j * p.x_col) - mean) * scale * load_weight(p.weight_offset + j * p.weight_stride);
+//#if HAS_BIAS
+out[oi + j * p.out_col] = v + load_bias(p.bias_offset + j * p.bias_stride);
+//#else
+//| out[oi + j * p.out_col] = v;
+//#endif
+}
+}
+`,
+  linear: `
+//#flags HAS_BIAS=true VECTOR=false
+const ROWS: u32 = 4u; //#constant
+const PITCH: u32 = 5u;
+struct Params {
+m: u32,
+i: u32,
+o: u32,
+x_offset: u32,
+x_row: u32,
+x_col: u32,
+weight_offset: u32,
+weight_row: u32,
+weight_col: u32,
+bias_offset: u32,
+bias_stride: u32,
+out_offset: u32,
+out_row: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>; //#storage WEIGHT
+//#if HAS_BIAS
+@group(0) @binding(3) var<storage, read> bias: array<f32>; //#storage BIAS
+//#endif
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+var<workgroup> tile: array<vec4<f32>, 320>;
+var<workgroup> part: array<f32, 64 * ROWS>;
+//#if VECTOR
+//| fn load4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(0.0); } //#load4 weight WEIGHT
+//#else
+fn load_weight(i: u32) -> f32 { return weight[i]; } //#load weight WEIGHT
+//#endif
+//#if HAS_BIAS
+fn load_bias(i: u32) -> f32 { return bias[i]; } //#load bias BIAS
+//#endif
+fn weight_at(o: u32, k: u32) -> vec4<f32> {
+let base = p.weight_offset + o * p.weight_row + k * p.weight_col;
+if (o >= p.o || k >= p.i) { return vec4<f32>(0.0); }
+//#if VECTOR
+//| return load4(base, p.i - k);
+//#else
+let n = p.i - k;
+let s = p.weight_col;
+return vec4<f32>(
+load_weight(base),
+select(0.0, load_weight(base + s), n > 1u),
+select(0.0, load_weight(base + 2u * s), n > 2u),
+select(0.0, load_weight(base + 3u * s), n > 3u));
+//#endif
+}
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+let lane_o = t / 4u;
+let lane_s = t % 4u;
+let o0 = wg.x * 16u;
+let row0 = wg.y * ROWS;
+var acc: array<f32, ROWS>; //#scalars
+var total: array<f32, ROWS>; //#scalars
+for (var first = 0u; first < p.i; first += 1024u) {
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+acc[r] = 0.0;
+}
+let reach = min(256u, p.i - first);
+for (var k = 0u; k < reach; k += 16u) {
+workgroupBarrier();
+//#unroll
+for (var s = 0u; s < 4u; s++) {
+let i = t + s * 64u;
+let lane = i / 4u;
+tile[lane * PITCH + i % 4u] = weight_at(o0 + lane / 4u, first + lane % 4u * 256u + k + i % 4u * 4u);
+}
+workgroupBarrier();
+let at = first + lane_s * 256u + k;
+//#unroll
+for (var s = 0u; s < 4u; s++) {
+let w = tile[t * PITCH + s];
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+let v = x_at(row0 + r, at + s * 4u);
+acc[r] = fma(v.x, w.x, acc[r]);
+acc[r] = fma(v.y, w.y, acc[r]);
+acc[r] = fma(v.z, w.z, acc[r]);
+acc[r] = fma(v.w, w.w, acc[r]);
+}
+}
+}
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+part[r * 64u + t] = acc[r];
+}
+workgroupBarrier();
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+//#unroll
+for (var s = 0u; s < 4u; s++) {
+total[r] += part[r * 64u + lane_o * 4u + s];
+}
+}
+}
+let o = o0 + lane_o;
+if (lane_s == 0u && o < p.o) {
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+if (row0 + r < p.m) {
+//#if HAS_BIAS
+out[p.out_offset + (row0 + r) * p.out_row + o] = total[r] + load_bias(p.bias_offset + o * p.bias_stride);
+//#else
+//| out[p.out_offset + (row0 + r) * p.out_row + o] = total[r];
+//#endif
+}
+}
+}
+}
+fn x_at(row: u32, k: u32) -> vec4<f32> {
+if (row >= p.m || k >= p.i) { return vec4<f32>(0.0); }
+let base = p.x_offset + row * p.x_row + k * p.x_col;
+let n = p.i - k;
+return vec4<f32>(
+x[base],
+select(0.0, x[base + p.x_col], n > 1u),
+select(0.0, x[base + 2u * p.x_col], n > 2u),
+select(0.0, x[base + 3u * p.x_col], n > 3u));
+}
+`,
+  matmul: `
+//#flags HAS_BIAS=true ALONG_P=true
+const TY: u32 = 16u; //#constant
+const STEP: u32 = 16u;
+const THREADS: u32 = TY * 16u;
+const A_TILE: u32 = STEP * TY;
+const A_TURNS: u32 = (A_TILE + THREADS - 1u) / THREADS;
+const B_TILE: u32 = STEP * 16u;
+const B_TURNS: u32 = (B_TILE + THREADS - 1u) / THREADS;
+struct Params {
+batch_shape: vec4<u32>,
+a_batch: vec4<u32>,
+b_batch: vec4<u32>,
+out_batch: vec4<u32>,
+first_batch: u32,
+m: u32,
+n: u32,
+p: u32,
+a_offset: u32,
+a_m: u32,
+a_n: u32,
+b_offset: u32,
+b_n: u32,
+b_p: u32,
+out_offset: u32,
+out_m: u32,
+out_p: u32,
+bias_offset: u32,
+bias_stride: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> a: array<f32>; //#storage A
+@group(0) @binding(2) var<storage, read> b: array<f32>; //#storage B
+//#if HAS_BIAS
+@group(0) @binding(3) var<storage, read> bias: array<f32>; //#storage BIAS
+//#endif
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+var<workgroup> tile_a: array<vec4<f32>, A_TILE>;
+var<workgroup> tile_b: array<vec4<f32>, B_TILE>;
+fn load_a(i: u32) -> f32 { return a[i]; } //#load a A
+fn load_b(i: u32) -> f32 { return b[i]; } //#load b B
+//#if HAS_BIAS
+fn load_bias(i: u32) -> f32 { return bias[i]; } //#load bias BIAS
+//#endif
+fn a_at(base: u32, row: u32, k: u32) -> f32 {
+if (row < p.m && k < p.n) { return load_a(base + row * p.a_m + k * p.a_n); }
+return 0.0;
+}
+fn b_at(base: u32, k: u32, col: u32) -> f32 {
+if (col < p.p && k < p.n) { return load_b(base + k * p.b_n + col * p.b_p); }
+return 0.0;
+}
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+var rest = p.first_batch + wg.z;
+var a_base = p.a_offset;
+var b_base = p.b_offset;
+var out_base = p.out_offset;
+//#unroll
+for (var d = 0u; d < 4u; d++) {
+let at = rest % p.batch_shape[d];
+rest /= p.batch_shape[d];
+a_base += at * p.a_batch[d];
+b_base += at * p.b_batch[d];
+out_base += at * p.out_batch[d];
+}
+let row0 = wg.y * TY * 4u;
+let col0 = wg.x * 64u;
+let ty = t / 16u;
+let tx = t % 16u;
+var acc: array<vec4<f32>, 4>; //#scalars
+var total: array<vec4<f32>, 4>; //#scalars
+for (var segment = 0u; segment < p.n; segment += 256u) {
+let end = min(p.n, segment + 256u);
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+acc[r] = vec4<f32>(0.0);
+}
+for (var k0 = segment; k0 < end; k0 += STEP) {
+workgroupBarrier();
+//#unroll
+for (var s = 0u; s < A_TURNS; s++) {
+let i = t + s * THREADS;
+let k = k0 + i % STEP;
+let row = row0 + i / STEP * 4u;
+if (i < A_TILE) {
+tile_a[i % STEP * TY + i / STEP] = vec4<f32>(a_at(a_base, row, k), a_at(a_base, row + 1u, k), a_at(a_base, row + 2u, k), a_at(a_base, row + 3u, k));
+}
+}
+//#unroll
+for (var s = 0u; s < B_TURNS; s++) {
+let i = t + s * THREADS;
+//#if ALONG_P
+let k = i / 16u;
+let c = i % 16u;
+//#else
+//| let k = i % STEP;
+//| let c = i / STEP;
+//#endif
+let col = col0 + c * 4u;
+tile_b[k * 16u + c] = vec4<f32>(b_at(b_base, k0 + k, col), b_at(b_base, k0 + k, col + 1u), b_at(b_base, k0 + k, col + 2u), b_at(b_base, k0 + k, col + 3u));
+}
+workgroupBarrier();
+//#unroll
+for (var k = 0u; k < STEP; k++) {
+let av = tile_a[k * TY + ty];
+let bv = tile_b[k * 16u + tx];
+acc[0] = fma(vec4<f32>(av.x), bv, acc[0]);
+acc[1] = fma(vec4<f32>(av.y), bv, acc[1]);
+acc[2] = fma(vec4<f32>(av.z), bv, acc[2]);
+acc[3] = fma(vec4<f32>(av.w), bv, acc[3]);
+}
+}
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+total[r] += acc[r];
+}
+}
+let col = col0 + tx * 4u;
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+let row = row0 + ty * 4u + r;
+if (row < p.m) {
+let base = out_base + row * p.out_m;
+//#unroll
+for (var c = 0u; c < 4u; c++) {
+if (col + c < p.p) {
+//#if HAS_BIAS
+out[base + (col + c) * p.out_p] = total[r][c] + load_bias(p.bias_offset + (col + c) * p.bias_stride);
+//#else
+//| out[base + (col + c) * p.out_p] = total[r][c];
+//#endif
+}
+}
+}
+}
+}
+`,
+  patch: `
+struct Params {
+word: u32,
+bits: u32,
+mask: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> out: array<u32>;
+@compute @workgroup_size(1)
+fn main() {
+out[p.word] = (out[p.word] & ~p.mask) | (p.bits & p.mask);
+}
+`,
+  reduce: `
+//#flags OP=sum
+const RANK: u32 = 1u; //#constant
+alias Value = f32; //#alias OUT
+const THREADS: u32 = 64u;
+struct Params {
+shape: array<vec4<u32>, 2>,
+x_strides: array<vec4<u32>, 2>,
+out_strides: array<vec4<u32>, 2>,
+rows: u32,
+pitch: u32,
+x_offset: u32,
+out_offset: u32,
+n: u32,
+n_stride: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
+@group(0) @binding(2) var<storage, read_write> out: array<f32>; //#storage OUT
+var<workgroup> part: array<Value, 64>;
+fn load_x(i: u32) -> Value { return x[i]; } //#load x IN
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+let row = wg.y * p.pitch + wg.x;
+if (row >= p.rows) { return; }
+var rest = row;
+var xi = p.x_offset;
+var oi = p.out_offset;
+//#unroll
+for (var d = 0u; d < RANK; d++) {
+let at = rest % p.shape[d / 4u][d % 4u];
+rest /= p.shape[d / 4u][d % 4u];
+xi += at * p.x_strides[d / 4u][d % 4u];
+oi += at * p.out_strides[d / 4u][d % 4u];
+}
+//#if OP == max
+//| var acc = load_x(xi);
+//#else
+var acc = Value(0);
+//#endif
+for (var j = t; j < p.n; j += THREADS) {
+//#if OP == max
+//| acc = max(acc, load_x(xi + j * p.n_stride));
+//#else
+acc += load_x(xi + j * p.n_stride);
+//#endif
+}
+part[t] = acc;
+for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+workgroupBarrier();
+if (t < half) {
+//#if OP == max
+//| part[t] = max(part[t], part[t + half]);
+//#else
+part[t] += part[t + half];
+//#endif
+}
+}
+if (t == 0u) {
+//#if OP == mean
+//| out[oi] = part[0] / Value(p.n);
+//#else
+out[oi] = part[0];
+//#endif
+}
+}
+`,
+  rms_norm: `
+//#flags HAS_WEIGHT=true
+const THREADS: u32 = 64u;
+struct Params {
+rows: u32,
+pitch: u32,
+n: u32,
+x_offset: u32,
+x_row: u32,
+x_col: u32,
+weight_offset: u32,
+weight_stride: u32,
+out_offset: u32,
+out_row: u32,
+out_col: u32,
+eps: f32,
+unit_offset: f32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
+//#if HAS_WEIGHT
+@group(0) @binding(2) var<storage, read> weight: array<f32>; //#storage WEIGHT
+//#endif
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+var<workgroup> part: array<f32, 64>;
+fn load_x(i: u32) -> f32 { return x[i]; } //#load x IN
+//#if HAS_WEIGHT
+fn load_weight(i: u32) -> f32 { return weight[i]; } //#load weight WEIGHT
+//#endif
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+let row = wg.y * p.pitch + wg.x;
+if (row >= p.rows) { return; }
+let xi = p.x_offset + row * p.x_row;
+let oi = p.out_offset + row * p.out_row;
+var sum = 0.0;
+for (var j = t; j < p.n; j += THREADS) {
+let v = load_x(xi + j * p.x_col);
+sum = fma(v, v, sum);
+}
+part[t] = sum;
+for (var width = THREADS / 2u; width > 0u; width /= 2u) {
+workgroupBarrier();
+if (t < width) { part[t] += part[t + width]; }
+}
+workgroupBarrier();
+let scale = 1.0 / sqrt(part[0] / f32(p.n) + p.eps);
+for (var j = t; j < p.n; j += THREADS) {
+let v = load_x(xi + j * p.x_col) * scale;
+//#if HAS_WEIGHT
+out[oi + j * p.out_col] = v * (load_weight(p.weight_offset + j * p.weight_stride) + p.unit_offset);
+//#else
+//| out[oi + j * p.out_col] = v;
+//#endif
+}
+}
+`,
+  rotary: `
+struct Params {
+count: u32,
+pitch: u32,
+heads: u32,
+n: u32,
+half_d: u32,
+x_offset: u32,
+x_b: u32,
+x_h: u32,
+x_n: u32,
+x_d: u32,
+table_offset: u32,
+table_row: u32,
+table_col: u32,
+positions_offset: u32,
+positions_b: u32,
+positions_n: u32,
+out_offset: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
+@group(0) @binding(2) var<storage, read> table: array<f32>;
+@group(0) @binding(3) var<storage, read> positions: array<u32>;
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+fn load_x(i: u32) -> f32 { return x[i]; } //#load x IN
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+let i = id.y * p.pitch + id.x;
+if (i >= p.count) { return; }
+let d = i % p.half_d;
+let row = i / p.half_d;
+let n = row % p.n;
+let h = row / p.n % p.heads;
+let b = row / p.n / p.heads;
+let angle = p.table_offset + positions[p.positions_offset + b * p.positions_b + n * p.positions_n] * p.table_row;
+let c = table[angle + d * p.table_col];
+let s = table[angle + (d + p.half_d) * p.table_col];
+let xi = p.x_offset + b * p.x_b + h * p.x_h + n * p.x_n + d * p.x_d;
+let low = load_x(xi);
+let high = load_x(xi + p.half_d * p.x_d);
+let oi = p.out_offset + row * p.half_d * 2u + d;
+out[oi] = low * c - high * s;
+out[oi + p.half_d] = high * c + low * s;
+}
+`,
+  softmax: `
+//#flags LSE=true
+const RANK: u32 = 1u; //#constant
+const THREADS: u32 = 64u;
+const LOWEST: f32 = -3.4028234e38;
+struct Params {
+shape: array<vec4<u32>, 2>,
+x_strides: array<vec4<u32>, 2>,
+rows: u32,
+pitch: u32,
+x_offset: u32,
+out_offset: u32,
+lse_offset: u32,
+n: u32,
+n_stride: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<u32>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+//#if LSE
+@group(0) @binding(3) var<storage, read_write> lse: array<u32>;
+//#endif
+var<workgroup> part: array<f32, 64>;
+fn weight(v: f32, m: f32) -> f32 { return exp(2.0 * max(0.5 * v - 0.5 * m, -1000.0)); }
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+let row = wg.y * p.pitch + wg.x;
+if (row >= p.rows) { return; }
+var rest = row;
+var xi = p.x_offset;
+//#unroll
+for (var d = 0u; d < RANK; d++) {
+xi += rest % p.shape[d / 4u][d % 4u] * p.x_strides[d / 4u][d % 4u];
+rest /= p.shape[d / 4u][d % 4u];
+}
+let oi = p.out_offset + row * p.n;
+var m = LOWEST;
+for (var j = t; j < p.n; j += THREADS) {
+let bits = x[xi + j * p.n_stride];
+m = max(m, select(bitcast<f32>(bits), LOWEST, bits == 0xff800000u));
+}
+part[t] = m;
+for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+workgroupBarrier();
+if (t < half) { part[t] = max(part[t], part[t + half]); }
+}
+workgroupBarrier();
+m = part[0];
+workgroupBarrier();
+var sum = 0.0;
+for (var j = t; j < p.n; j += THREADS) {
+let bits = x[xi + j * p.n_stride];
+let hidden = bits == 0xff800000u;
+let w = select(weight(bitcast<f32>(select(bits, 0xff7fffffu, hidden)), m), 0.0, hidden);
+out[oi + j] = w;
+sum += w;
+}
+part[t] = sum;
+for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+workgroupBarrier();
+if (t < half) { part[t] += part[t + half]; }
+}
+workgroupBarrier();
+sum = part[0];
+let scale = select(0.0, 1.0 / max(sum, 1.0e-30), sum > 0.0);
+for (var j = t; j < p.n; j += THREADS) { out[oi + j] *= scale; }
+//#if LSE
+if (t == 0u) { lse[p.lse_offset + row] = select(0xff800000u, bitcast<u32>(m + log(max(sum, 1.0e-30))), sum > 0.0); }
+//#endif
+}
+`,
+  unary: `
+//#flags OP=copy PAIR=false TO=float
+const RANK: u32 = 1u; //#constant
+alias In = f32; //#alias IN
+alias Out = f32; //#alias OUT
+struct Params {
+shape: array<vec4<u32>, 2>,
+x_strides: array<vec4<u32>, 2>,
+out_strides: array<vec4<u32>, 2>,
+count: u32,
+pitch: u32,
+x_offset: u32,
+out_offset: u32,
+x_step: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
+//#if PAIR
+//| @group(0) @binding(2) var<storage, read_write> out: array<u32>;
+//#else
+@group(0) @binding(2) var<storage, read_write> out: array<f32>; //#storage OUT
+//#endif
+fn load_x(i: u32) -> In { return x[i]; } //#load x IN
+//#if PAIR
+//| fn bits(v: Out) -> u32 { return 0u; } //#bits OUT
+//#else
+fn store_out(i: u32, v: Out) { out[i] = v; } //#store out OUT
+//#endif
+//#if OP == gelu
+fn erfc(v: f32) -> f32 {
+let z = abs(v);
+let t = 1.0 / (1.0 + 0.5 * z);
+let e = t * exp(-z * z - 1.26551223 + t * (1.00002368 + t * (0.37409196 + t * (0.09678418 + t * (-0.18628806
++ t * (0.27886807 + t * (-1.13520398 + t * (1.48851587 + t * (-0.82215223 + t * 0.17087277)))))))));
+return select(2.0 - e, e, v >= 0.0);
+}
+//#endif
+//#if OP == tanh || OP == gelu_tanh
+fn tanh_of(v: f32) -> f32 {
+let a = min(abs(v), 15.0);
+let s = v * v;
+let e = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
+let series = v + v * s * (-0.33333333 + s * (0.13333333 + s * (-0.053968254 + s * 0.021869489)));
+return select(select(-e, e, v >= 0.0), series, a < 0.25);
+}
+//#endif
+fn f(v: In) -> Out {
+//#if OP == copy
+//#if TO == float
+return Out(v);
+//#elif TO == int8
+//| return (v << 24u) >> 24u;
+//#elif TO == uint8
+//| return v & 255;
+//#elif TO == bool
+//| return select(0, 1, (bitcast<u32>(v) & 0x7fffffffu) != 0u);
+//#elif TO == bool_of_int
+//| return select(0, 1, v != 0);
+//#elif TO == int8_of_float
+//| return i32(clamp(v, -128.0, 127.0));
+//#elif TO == uint8_of_float
+//| return i32(clamp(v, 0.0, 255.0));
+//#endif
+//#elif OP == neg
+//| return -v;
+//#elif OP == exp
+//| return exp(v);
+//#elif OP == log
+//| return log(v);
+//#elif OP == tanh
+//| return tanh_of(v);
+//#elif OP == sigmoid
+//| return 1.0 / (1.0 + exp(-v));
+//#elif OP == sqrt
+//| return sqrt(v);
+//#elif OP == silu
+//| return v / (1.0 + exp(-v));
+//#elif OP == gelu
+//| return 0.5 * v * erfc(-0.70710678 * v);
+//#elif OP == gelu_tanh
+//| return 0.5 * v * (1.0 + tanh_of(0.79788456 * (v + 0.044715 * v * v * v)));
+//#elif OP == quick_gelu
+//| return v / (1.0 + exp(-1.702 * v));
+//#elif OP == relu
+//| return max(v, 0.0);
+//#endif
+}
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+var rest = id.y * p.pitch + id.x;
+if (rest >= p.count) { return; }
+var xi = p.x_offset;
+var oi = p.out_offset;
+//#unroll
+for (var d = 0u; d < RANK; d++) {
+let at = rest % p.shape[d / 4u][d % 4u];
+rest /= p.shape[d / 4u][d % 4u];
+xi += at * p.x_strides[d / 4u][d % 4u];
+oi += at * p.out_strides[d / 4u][d % 4u];
+}
+//#if PAIR
+//| out[oi >> 1u] = bits(f(load_x(xi))) | (bits(f(load_x(xi + p.x_step))) << 16u);
+//#else
+store_out(oi, f(load_x(xi)));
+//#endif
+}
+`,
+  where: `
+const RANK: u32 = 1u; //#constant
+alias Value = u32; //#alias OUT
+struct Params {
+shape: array<vec4<u32>, 2>,
+c_strides: array<vec4<u32>, 2>,
+a_strides: array<vec4<u32>, 2>,
+b_strides: array<vec4<u32>, 2>,
+out_strides: array<vec4<u32>, 2>,
+count: u32,
+pitch: u32,
+c_offset: u32,
+a_offset: u32,
+b_offset: u32,
+out_offset: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> condition: array<u32>;
+@group(0) @binding(2) var<storage, read> a: array<u32>; //#storage OUT
+@group(0) @binding(3) var<storage, read> b: array<u32>; //#storage OUT
+@group(0) @binding(4) var<storage, read_write> out: array<u32>; //#storage OUT
+fn load_a(i: u32) -> Value { return a[i]; } //#load a OUT
+fn load_b(i: u32) -> Value { return b[i]; } //#load b OUT
+fn store_out(i: u32, v: Value) { out[i] = v; } //#store out OUT
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+var rest = id.y * p.pitch + id.x;
+if (rest >= p.count) { return; }
+var ci = p.c_offset;
+var ai = p.a_offset;
+var bi = p.b_offset;
+var oi = p.out_offset;
+//#unroll
+for (var d = 0u; d < RANK; d++) {
+let at = rest % p.shape[d / 4u][d % 4u];
+rest /= p.shape[d / 4u][d % 4u];
+ci += at * p.c_strides[d / 4u][d % 4u];
+ai += at * p.a_strides[d / 4u][d % 4u];
+bi += at * p.b_strides[d / 4u][d % 4u];
+oi += at * p.out_strides[d / 4u][d % 4u];
+}
+if (condition[ci] != 0u) { store_out(oi, load_a(ai)); } else { store_out(oi, load_b(bi)); }
+}
+`,
+} as const;
+
+/** Name of a kernel. */
+export type Stem = keyof typeof SHADERS;

@@ -1,0 +1,146 @@
+/**
+ * The weights of a model, in one safetensors file or in shards with an index.
+ *
+ * @module
+ */
+import { ModelFileError } from "../errors.ts";
+import { MAX_TOKENIZER_BYTES, type ModelFiles } from "./files.ts";
+import {
+  type ChunkSink,
+  loadable,
+  type LoadableTensor,
+  openSafetensors,
+  type SafetensorsFile,
+  type StoredTensor,
+  type StreamOptions,
+  type Weights,
+} from "./safetensors.ts";
+import type { ReadOptions } from "./source.ts";
+
+const SINGLE = "model.safetensors";
+const INDEX = "model.safetensors.index.json";
+/** File handles are few; the largest published models have a few hundred shards. */
+const MAX_SHARDS = 512;
+
+/**
+ * Opens a model's weights: `model.safetensors`, else the shards that `model.safetensors.index.json` lists.
+ *
+ * @throws {ModelFileError} when neither exists or anything about them is malformed.
+ */
+export async function openWeights(files: ModelFiles, options: ReadOptions = {}): Promise<Weights> {
+  if (await files.has(SINGLE, options)) {
+    return await openSafetensors(await files.source(SINGLE, options), options);
+  }
+  if (!await files.has(INDEX, options)) {
+    throw new ModelFileError(`Cannot find weights in ${files.describe()}: looked for ${SINGLE} and ${INDEX}`);
+  }
+  const index = readIndex(
+    await files.json(INDEX, MAX_TOKENIZER_BYTES, options),
+    `${files.describe()}/${INDEX}`,
+  );
+  const shards = new Map<string, SafetensorsFile>();
+  try {
+    for (const shard of new Set(index.values())) {
+      shards.set(shard, await openSafetensors(await files.source(shard, options), options));
+    }
+    return new ShardedWeights(files.describe(), index, shards);
+  } catch (error) {
+    for (const shard of shards.values()) shard.close();
+    throw error;
+  }
+}
+
+/** Tensor name → shard. Shards must be plain names beside the index: nothing else can be meant honestly. */
+function readIndex(json: unknown, name: string): Map<string, string> {
+  const map = isRecord(json) ? json["weight_map"] : undefined;
+  if (!isRecord(map)) throw new ModelFileError(`Cannot read ${name}: expected an object with a weight_map`);
+  const index = new Map<string, string>();
+  const shards = new Set<string>();
+  for (const [tensor, shard] of Object.entries(map)) {
+    if (typeof shard !== "string" || !/^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}\.safetensors$/.test(shard)) {
+      throw new ModelFileError(
+        `Cannot read ${name}: expected a plain name ending in .safetensors for tensor ${
+          JSON.stringify(tensor.slice(0, 80))
+        }, found ${JSON.stringify(shard)?.slice(0, 80)}`,
+      );
+    }
+    index.set(tensor, shard);
+    if (shards.add(shard).size > MAX_SHARDS) {
+      throw new ModelFileError(`Cannot read ${name}: expected at most ${MAX_SHARDS} shards`);
+    }
+  }
+  if (index.size === 0) throw new ModelFileError(`Cannot read ${name}: its weight_map is empty`);
+  return index;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+class ShardedWeights implements Weights {
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
+  readonly metadata: ReadonlyMap<string, string>;
+  readonly #name: string;
+  readonly #index: ReadonlyMap<string, string>;
+  readonly #shards: ReadonlyMap<string, SafetensorsFile>;
+
+  constructor(
+    name: string,
+    index: ReadonlyMap<string, string>,
+    shards: ReadonlyMap<string, SafetensorsFile>,
+  ) {
+    const tensors = new Map<string, StoredTensor>();
+    const metadata = new Map<string, string>();
+    for (const [shard, file] of shards) {
+      for (const [key, value] of file.metadata) metadata.set(key, value);
+      for (const [tensor, stored] of file.tensors) {
+        const listed = index.get(tensor);
+        if (listed !== shard) {
+          throw new ModelFileError(
+            `Cannot read ${name}: tensor ${JSON.stringify(tensor)} is in ${shard}, but the index ` +
+              (listed === undefined ? "does not list it" : `puts it into ${listed}`),
+          );
+        }
+        tensors.set(tensor, stored);
+      }
+    }
+    for (const [tensor, shard] of index) {
+      if (!tensors.has(tensor)) {
+        throw new ModelFileError(
+          `Cannot read ${name}: the index puts tensor ${
+            JSON.stringify(tensor)
+          } into ${shard}, which does not hold it`,
+        );
+      }
+    }
+    this.#name = name;
+    this.#index = index;
+    this.#shards = shards;
+    this.tensors = tensors;
+    this.metadata = metadata;
+  }
+
+  tensor(name: string): LoadableTensor {
+    return loadable(this.tensors, name, this.#name);
+  }
+
+  async stream(
+    names: string | readonly string[] | null,
+    sink: ChunkSink,
+    options: StreamOptions = {},
+  ): Promise<void> {
+    const wanted = typeof names === "string" ? [names] : names ?? [...this.tensors.keys()];
+    const byShard = Map.groupBy(new Set(wanted), (name) => this.#index.get(this.tensor(name).name));
+    for (const [shard, list] of byShard) {
+      await this.#shards.get(shard ?? "")!.stream(list, sink, options);
+    }
+  }
+
+  close(): void {
+    for (const shard of this.#shards.values()) shard.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

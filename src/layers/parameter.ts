@@ -1,0 +1,66 @@
+/**
+ * Parameters: the weights of a model, each in a box so that moving a model replaces them all at once.
+ *
+ * @module
+ */
+import { ModelFileError } from "../errors.ts";
+import type { Tensor } from "../tensor.ts";
+
+/** One weight. `tensor` changes when the model moves to another device. */
+export interface Parameter {
+  readonly name: string;
+  tensor: Tensor;
+}
+
+/** All weights of a model by their name in the checkpoint. */
+export class Parameters {
+  readonly #all = new Map<string, Parameter>();
+  readonly #taken = new Set<string>();
+  readonly #prefix: string;
+
+  /** Holds `tensors`; `prefix` is put before every name a layer asks for. */
+  constructor(tensors: ReadonlyMap<string, Tensor>, prefix = "") {
+    for (const [name, tensor] of tensors) this.#all.set(name, { name, tensor });
+    this.#prefix = prefix;
+  }
+
+  /** The same weights, asked for under a longer prefix. */
+  under(prefix: string): { take(name: string, shape: readonly number[]): Parameter; has(name: string): boolean } {
+    return {
+      take: (name, shape) => this.take(`${prefix}.${name}`, shape),
+      has: (name) => this.has(`${prefix}.${name}`),
+    };
+  }
+
+  /** Whether the checkpoint has a weight. */
+  has(name: string): boolean {
+    return this.#all.has(this.#prefix + name);
+  }
+
+  /** The weight `name`, which must have `shape`. @throws {ModelFileError} when it is missing or has another shape */
+  take(name: string, shape: readonly number[]): Parameter {
+    return this.takeAbsolute(this.#prefix + name, shape);
+  }
+
+  /** As {@linkcode Parameters.take}, for a weight outside the prefix. */
+  takeAbsolute(full: string, shape: readonly number[]): Parameter {
+    const found = this.#all.get(full);
+    if (found === undefined) throw new ModelFileError(`Cannot build the model: weight "${full}" [${shape}] is missing from the checkpoint`);
+    const { tensor } = found;
+    if (tensor.shape.length !== shape.length || shape.some((d, i) => tensor.shape[i] !== d)) {
+      throw new ModelFileError(`Cannot build the model: weight "${full}" has shape [${tensor.shape}], the config asks for [${shape}]`);
+    }
+    this.#taken.add(full);
+    return found;
+  }
+
+  /** Weights of the checkpoint that no layer took. */
+  get unused(): string[] {
+    return [...this.#all.keys()].filter((name) => !this.#taken.has(name));
+  }
+
+  /** Every weight. */
+  [Symbol.iterator](): IterableIterator<Parameter> {
+    return this.#all.values();
+  }
+}

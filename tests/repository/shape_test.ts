@@ -1,0 +1,82 @@
+/**
+ * The shape of the tree: one stem in three languages, short files, no way around the type checker.
+ *
+ * @module
+ */
+import { assertEquals } from "@std/assert";
+import { filesBelow, stemOf, textOf, withoutComments } from "./sources.ts";
+
+/** The attention kernels: the values of `AttentionAlgorithm` in `src/devices/device.ts`. */
+function attentionStems(): string[] {
+  const union = /type AttentionAlgorithm =([^;]+);/.exec(textOf("src/devices/device.ts"))?.[1] ?? "";
+  return [...union.matchAll(/"(\w+)"/g)].map((m) => m[1]!);
+}
+
+const LANGUAGES = [
+  { folder: "src/attention", extension: ".ts" },
+  { folder: "wasm/kernels/src", extension: ".rs" },
+  { folder: "kernels", extension: ".wgsl" },
+] as const;
+
+Deno.test("one stem, three languages: every attention kernel has its TypeScript, Rust and WGSL file", () => {
+  const stems = attentionStems();
+  assertEquals(stems.length > 0, true, "no algorithms were found in src/devices/device.ts");
+  const missing = stems.flatMap((stem) =>
+    LANGUAGES.map(({ folder, extension }) => `${folder}/${stem}${extension}`)
+  )
+    .filter((path) => !filesBelow(path.slice(0, path.lastIndexOf("/"))).includes(path));
+  assertEquals(missing, []);
+});
+
+Deno.test("one stem, three languages: no attention backend has a kernel in one language only", () => {
+  const stems = new Map(LANGUAGES.map(({ folder, extension }) => [
+    folder,
+    new Set(filesBelow(folder, [extension]).map(stemOf)),
+  ]));
+  const orphans = [...stems.get("src/attention")!].filter((stem) =>
+    stems.get("wasm/kernels/src")!.has(stem) !== stems.get("kernels")!.has(stem)
+  );
+  assertEquals(orphans, []);
+});
+
+/** Whether the first comment of a file, before any code, holds a text. */
+function firstCommentHas(code: string, text: string): boolean {
+  const comment = /^\s*(?:\/\*[\s\S]*?\*\/|(?:\/\/.*\n\s*)+)/.exec(code)?.[0] ?? "";
+  return comment.includes(text);
+}
+
+Deno.test("files over 300 lines say in their first comment why (Length: …)", () => {
+  const sources = [
+    ...filesBelow("src", [".ts"]),
+    ...filesBelow("wasm/kernels/src", [".rs"]),
+    ...filesBelow("wasm/host/src", [".rs"]),
+    ...filesBelow("kernels", [".wgsl"]),
+  ];
+  const long = sources.map((path) => ({ path, text: textOf(path) }))
+    .map(({ path, text }) => ({ path, text, lines: text.trimEnd().split("\n").length }))
+    .filter(({ text, lines }) => lines > 300 && !firstCommentHas(text, "Length:"))
+    .map(({ path, lines }) => `${path}: ${lines} lines`);
+  assertEquals(long, []);
+});
+
+Deno.test("the oracle stays short enough to be read at a glance", () => {
+  const lines = textOf("src/attention/reference.ts").trimEnd().split("\n").length;
+  assertEquals(lines <= 80, true, `src/attention/reference.ts has ${lines} lines, at most 80 are allowed`);
+});
+
+Deno.test("sources use no `any` and silence no checker", () => {
+  const ways = /@ts-ignore|@ts-nocheck|@ts-expect-error|no-explicit-any/;
+  const anyType = /(?:[:<]|(?<!\|)\||(?<!&)&|=>|\bas|\bkeyof|\bextends)\s*any\b(?!\.)|\bany\[\]/;
+  const found = [...filesBelow("src", [".ts"]), "mod.ts", "testing.ts"].filter((path) => {
+    if (!filesBelow("", [".ts"]).includes(path)) return false;
+    const text = textOf(path);
+    const code = withoutComments(text).replace(/"(?:[^"\\\n]|\\.)*"/g, '""');
+    return ways.test(text) || anyType.test(code);
+  });
+  assertEquals(found, []);
+});
+
+Deno.test("every module opens with a comment that says what it is for", () => {
+  const bare = filesBelow("src", [".ts"]).filter((path) => !/^\/\*\*/.test(textOf(path)));
+  assertEquals(bare, []);
+});

@@ -1,0 +1,323 @@
+//! Register tiles of the matrix products.
+//!
+//! Ladder: V8 allocates 15 vector registers, and where the runtime checks bounds in software every load carries
+//! a compare, so a tile is judged by loads per multiply-add.
+//! - `nt` (both operands run along the contraction): 3×4 dot products, 7 loads per 12, no packing. Its order of
+//!   summation, four lanes and a fixed reduction, is the same for every row count, which is what makes a row of a
+//!   large batch equal the same row alone.
+//! - `nn`, `tn` (lanes are output columns): 4×8, rows of A read as vectors and splatted by lane shuffles, 3 loads
+//!   per 8. An output element is one chain over the contraction, whatever the tile.
+use crate::dtype::{at, at_mut, Element};
+use crate::simd::*;
+
+/// One block of `C (m, n) = A (m, k) · B (n, k)ᵀ`; strides in elements.
+pub struct Nt {
+    pub a: *const f32,
+    pub lda: usize,
+    pub m: usize,
+    pub b: *const u8,
+    pub ldb: usize,
+    pub n: usize,
+    pub k: usize,
+    /// Lane sums carried between blocks of the contraction: 16 floats per row and four columns.
+    pub part: *mut f32,
+    /// The first block starts from zero, the last one reduces and writes `c`.
+    pub first: bool,
+    pub last: bool,
+    pub c: *mut f32,
+    pub ldc: usize,
+    /// (n) or null; added last.
+    pub bias: *const f32,
+}
+
+/// Floats of [`Nt::part`] for m rows and n columns.
+pub const fn part_floats(m: usize, n: usize) -> usize {
+    m * n.div_ceil(4) * 16
+}
+
+impl Nt {
+    pub unsafe fn run<E: Element>(&self) {
+        let mut j = 0;
+        while j < self.n {
+            let cols = (self.n - j).min(4);
+            let row = |r: usize| at(self.b, (j + r.min(cols - 1)).wrapping_mul(self.ldb), E::BYTES);
+            let b = [row(0), row(1), row(2), row(3)];
+            let triples = self.m / 3;
+            nt_panel::<E, 3>(self, b, 0, triples, j, cols);
+            match self.m - 3 * triples {
+                1 => nt_panel::<E, 1>(self, b, 3 * triples, 1, j, cols),
+                2 => nt_panel::<E, 2>(self, b, 3 * triples, 1, j, cols),
+                _ => {}
+            }
+            j += 4;
+        }
+    }
+}
+
+/// `groups` times `MR` rows from row `i` against four columns from `j`.
+#[inline(never)]
+unsafe fn nt_panel<E: Element, const MR: usize>(
+    t: &Nt,
+    b: [*const u8; 4],
+    mut i: usize,
+    groups: usize,
+    j: usize,
+    cols: usize,
+) {
+    let bias = match (t.last && !t.bias.is_null(), cols) {
+        (false, _) => splat(0.0),
+        (true, 4) => load(t.bias.add(j)),
+        _ => load_part(t.bias.add(j), cols),
+    };
+    let quads = t.n.div_ceil(4);
+    for _ in 0..groups {
+        let part = t.part.add((i * quads + j / 4) * 16);
+        let mut acc = [[splat(0.0); 4]; MR];
+        if !t.first {
+            for (r, row) in acc.iter_mut().enumerate() {
+                for (c, x) in row.iter_mut().enumerate() {
+                    *x = load(part.add(r * quads * 16 + c * 4));
+                }
+            }
+        }
+        let mut a = [t.a; MR];
+        for (r, p) in a.iter_mut().enumerate() {
+            *p = at(t.a, (i + r).wrapping_mul(t.lda), 4);
+        }
+        nt_tile::<E, MR>(&mut acc, a, b, t.k);
+        if t.last {
+            for (r, row) in acc.iter().enumerate() {
+                let c = at_mut(t.c, (i + r).wrapping_mul(t.ldc), 4).add(j);
+                let v = add(sum4(*row), bias);
+                if cols == 4 {
+                    store(c, v);
+                } else {
+                    store_part(c, v, cols);
+                }
+            }
+        } else {
+            for (r, row) in acc.iter().enumerate() {
+                for (c, x) in row.iter().enumerate() {
+                    store(part.add(r * quads * 16 + c * 4), *x);
+                }
+            }
+        }
+        i += MR;
+    }
+}
+
+#[inline(always)]
+unsafe fn nt_tile<E: Element, const MR: usize>(
+    acc: &mut [[V; 4]; MR],
+    mut a: [*const f32; MR],
+    mut b: [*const u8; 4],
+    k: usize,
+) {
+    const STEP: usize = 16;
+    let mut left = k;
+    while left >= STEP {
+        for u in 0..STEP / 4 {
+            nt_step::<E, MR>(acc, &a, &b, 4 * u);
+        }
+        a = a.map(|p| p.add(STEP));
+        b = b.map(|p| p.add(STEP * E::BYTES));
+        left -= STEP;
+    }
+    while left >= 4 {
+        nt_step::<E, MR>(acc, &a, &b, 0);
+        a = a.map(|p| p.add(4));
+        b = b.map(|p| p.add(4 * E::BYTES));
+        left -= 4;
+    }
+    if left > 0 {
+        let x = a.map(|p| load_part(p, left));
+        for (c, &p) in b.iter().enumerate() {
+            let y = E::load_tail(p, left);
+            for r in 0..MR {
+                acc[r][c] = madd(x[r], y, acc[r][c]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn nt_step<E: Element, const MR: usize>(
+    acc: &mut [[V; 4]; MR],
+    a: &[*const f32; MR],
+    b: &[*const u8; 4],
+    i: usize,
+) {
+    let x = a.map(|p| load(p.add(i)));
+    for (c, &p) in b.iter().enumerate() {
+        let y = E::load4(p, i);
+        for r in 0..MR {
+            acc[r][c] = madd(x[r], y, acc[r][c]);
+        }
+    }
+}
+
+/// `C (m, n) = A (m, k) · B (k, n)`, or `C += …`; strides in elements.
+pub struct Nn {
+    pub a: *const f32,
+    pub lda: usize,
+    pub m: usize,
+    pub b: *const f32,
+    pub ldb: usize,
+    pub n: usize,
+    pub k: usize,
+    pub c: *mut f32,
+    pub ldc: usize,
+    pub accumulate: bool,
+}
+
+impl Nn {
+    pub unsafe fn run(&self) {
+        let mut j = 0;
+        // A single row has no tile to fill: long rows of accumulators instead.
+        if self.m == 1 {
+            while j + 32 <= self.n {
+                nn_panel::<1, 8>(self, 0, 1, j);
+                j += 32;
+            }
+        }
+        while j + 8 <= self.n {
+            self.columns::<2>(j);
+            j += 8;
+        }
+        if j + 4 <= self.n {
+            self.columns::<1>(j);
+            j += 4;
+        }
+        if j < self.n {
+            for i in 0..self.m {
+                nn_edge(self, i, j);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn columns<const NV: usize>(&self, j: usize) {
+        let quads = self.m / 4;
+        if quads > 0 {
+            nn_panel::<4, NV>(self, 0, quads, j);
+        }
+        match self.m - 4 * quads {
+            1 => nn_panel::<1, NV>(self, 4 * quads, 1, j),
+            2 => nn_panel::<2, NV>(self, 4 * quads, 1, j),
+            3 => nn_panel::<3, NV>(self, 4 * quads, 1, j),
+            _ => {}
+        }
+    }
+}
+
+#[inline(never)]
+unsafe fn nn_panel<const MR: usize, const NV: usize>(t: &Nn, mut i: usize, groups: usize, j: usize) {
+    for _ in 0..groups {
+        let mut a = [t.a; MR];
+        let mut c = [t.c; MR];
+        for r in 0..MR {
+            a[r] = at(t.a, (i + r).wrapping_mul(t.lda), 4);
+            c[r] = at_mut(t.c, (i + r).wrapping_mul(t.ldc), 4).add(j);
+        }
+        let mut acc = [[splat(0.0); NV]; MR];
+        if t.accumulate {
+            for r in 0..MR {
+                for v in 0..NV {
+                    acc[r][v] = load(c[r].add(4 * v));
+                }
+            }
+        }
+        let mut b = t.b.add(j);
+        let mut left = t.k;
+        while left >= 4 {
+            let x = a.map(|p| load(p));
+            nn_step::<MR, NV>(&mut acc, x.map(lane::<0>), b);
+            b = at(b, t.ldb, 4);
+            nn_step::<MR, NV>(&mut acc, x.map(lane::<1>), b);
+            b = at(b, t.ldb, 4);
+            nn_step::<MR, NV>(&mut acc, x.map(lane::<2>), b);
+            b = at(b, t.ldb, 4);
+            nn_step::<MR, NV>(&mut acc, x.map(lane::<3>), b);
+            b = at(b, t.ldb, 4);
+            a = a.map(|p| p.add(4));
+            left -= 4;
+        }
+        while left > 0 {
+            nn_step::<MR, NV>(&mut acc, a.map(|p| load_splat(p)), b);
+            b = at(b, t.ldb, 4);
+            a = a.map(|p| p.add(1));
+            left -= 1;
+        }
+        for r in 0..MR {
+            for v in 0..NV {
+                store(c[r].add(4 * v), acc[r][v]);
+            }
+        }
+        i += MR;
+    }
+}
+
+#[inline(always)]
+unsafe fn nn_step<const MR: usize, const NV: usize>(acc: &mut [[V; NV]; MR], x: [V; MR], b: *const f32) {
+    for v in 0..NV {
+        let y = load(b.add(4 * v));
+        for r in 0..MR {
+            acc[r][v] = madd(x[r], y, acc[r][v]);
+        }
+    }
+}
+
+/// The last one to three columns of one row, in the same order of operations.
+#[inline(never)]
+unsafe fn nn_edge(t: &Nn, i: usize, j: usize) {
+    let n = t.n - j;
+    let a = at(t.a, i.wrapping_mul(t.lda), 4);
+    let c = at_mut(t.c, i.wrapping_mul(t.ldc), 4).add(j);
+    let mut acc = if t.accumulate { load_part(c, n) } else { splat(0.0) };
+    for k in 0..t.k {
+        let b = at(t.b, k.wrapping_mul(t.ldb), 4).add(j);
+        acc = madd(load_splat(a.add(k)), load_part(b, n), acc);
+    }
+    store_part(c, acc, n);
+}
+
+/// `C (m, 8) += A (k, m)ᵀ · B (k, 8)` with m a multiple of 4, B and C contiguous.
+#[inline(never)]
+pub unsafe fn tn(a: *const f32, lda: usize, m: usize, b: *const f32, k: usize, c: *mut f32) {
+    let mut i = 0;
+    while i < m {
+        let c = c.add(8 * i);
+        let mut acc = [[splat(0.0); 2]; 4];
+        for r in 0..4 {
+            acc[r] = [load(c.add(8 * r)), load(c.add(8 * r + 4))];
+        }
+        let mut a = a.add(i);
+        let mut b = b;
+        let mut left = k;
+        while left >= 2 {
+            tn_step(&mut acc, load(a), b);
+            a = at(a, lda, 4);
+            tn_step(&mut acc, load(a), b.add(8));
+            a = at(a, lda, 4);
+            b = b.add(16);
+            left -= 2;
+        }
+        if left > 0 {
+            tn_step(&mut acc, load(a), b);
+        }
+        for r in 0..4 {
+            store(c.add(8 * r), acc[r][0]);
+            store(c.add(8 * r + 4), acc[r][1]);
+        }
+        i += 4;
+    }
+}
+
+#[inline(always)]
+unsafe fn tn_step(acc: &mut [[V; 2]; 4], x: V, b: *const f32) {
+    let y = [load(b), load(b.add(4))];
+    let x = [lane::<0>(x), lane::<1>(x), lane::<2>(x), lane::<3>(x)];
+    for r in 0..4 {
+        acc[r] = [madd(x[r], y[0], acc[r][0]), madd(x[r], y[1], acc[r][1])];
+    }
+}

@@ -1,0 +1,28 @@
+//! The CPU kernels of Attune.
+//!
+//! Every exported kernel is `fn(params, scratch, begin, end)`: `params` points to its `#[repr(C)]` struct of
+//! 4-byte fields, `scratch` to [`SCRATCH`] bytes of the running thread, and `begin..end` is the range of
+//! independent parts to do. Arguments were checked by the caller, so pointers are trusted and nothing panics.
+//!
+//! What holds for all of them: the value of an output element depends neither on how parts are sliced nor on the
+//! number of rows or batches in the call, and the plain build gives the same bits on every engine.
+//!
+//! Shape legend: `B` batch, `H` query heads, `Hkv` key/value heads, `Q` query length, `K` key length, `D` head
+//! dimension of query and key, `Dv` of value.
+#![cfg_attr(not(test), no_std)]
+#![allow(clippy::missing_safety_doc)]
+
+pub mod dtype;
+pub mod math;
+pub mod simd;
+#[cfg(not(target_arch = "wasm32"))]
+mod simd_portable;
+
+/// Bytes of scratch memory a kernel is handed, 64-byte aligned.
+pub const SCRATCH: usize = 1 << 20;
+
+#[cfg(all(target_arch = "wasm32", not(test)))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    core::arch::wasm32::unreachable()
+}

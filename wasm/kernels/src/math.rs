@@ -1,0 +1,204 @@
+//! Elementary functions on four lanes, written out so that no engine's libm decides a bit.
+//!
+//! Errors are bounded by the tests at the end; sources are named per function.
+use crate::simd::*;
+
+pub const LOG2_E: f32 = core::f32::consts::LOG2_E;
+pub const LN_2: f32 = core::f32::consts::LN_2;
+
+/// Horner's scheme, highest coefficient first.
+#[inline(always)]
+fn horner<const N: usize>(x: V, c: [f32; N]) -> V {
+    let mut p = splat(c[0]);
+    for &k in &c[1..] {
+        p = madd(p, x, splat(k));
+    }
+    p
+}
+
+/// 1.5·2²³ plus the exponent bias: adding it leaves `round(x) + 127` in the low bits of the sum.
+const ROUND_BIASED: f32 = 12_582_912.0 + 127.0;
+
+/// `2^x` for `x ≤ 0`; below −126.5, −∞ included, it is exactly 0, which is what masked scores need.
+/// Minimax polynomial of degree 5 on [−½, ½], relative error 1.6e-7 (Remez).
+#[inline(always)]
+pub fn exp2_neg(x: V) -> V {
+    let x = pmax(x, splat(-127.0));
+    let t = add(x, splat(ROUND_BIASED));
+    let f = sub(x, sub(t, splat(ROUND_BIASED)));
+    let p = horner(f, [0.001_327_647_2, 0.009_675_541, 0.055_507_13, 0.240_221_2, 0.693_146_94, 1.0]);
+    mul(p, shl::<23>(t))
+}
+
+/// Cody-Waite reduction by ln 2 and the polynomial of Cephes' expf: `(e^r, round(x/ln 2) in the low bits)`.
+#[inline(always)]
+fn exp_parts(x: V, round: f32) -> (V, V) {
+    let t = madd(x, splat(LOG2_E), splat(round));
+    let n = sub(t, splat(round));
+    let r = madd(n, splat(2.121_944_4e-4), madd(n, splat(-0.693_359_4), x));
+    let p = horner(r, [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5]);
+    (add(madd(mul(r, r), p, r), splat(1.0)), t)
+}
+
+/// `e^x` for `x ≤ 0`; below −87.7, −∞ included, it is exactly 0.
+#[inline(always)]
+pub fn exp_neg(x: V) -> V {
+    let (p, t) = exp_parts(pmax(x, splat(-88.0)), ROUND_BIASED);
+    mul(p, shl::<23>(t))
+}
+
+/// `e^x`, with gradual underflow and overflow to infinity.
+#[inline(always)]
+pub fn exp(x: V) -> V {
+    let x = pmin(pmax(x, splat(-104.0)), splat(89.0));
+    let (p, t) = exp_parts(x, 12_582_912.0);
+    // Two factors, because 2^n alone leaves the range of f32 before p·2^n does.
+    let n = subi(t, splati(0x4b40_0000));
+    let half = subi(shr::<1>(addi(n, splati(256))), splati(128));
+    let rest = subi(n, half);
+    let two = |n: V| shl::<23>(addi(n, splati(127)));
+    mul(mul(p, two(half)), two(rest))
+}
+
+/// Natural logarithm (Cephes' logf).
+#[inline(always)]
+pub fn log(x: V) -> V {
+    let tiny = lt(x, splat(f32::MIN_POSITIVE));
+    let y = select(tiny, mul(x, splat(8_388_608.0)), x);
+    let e = subi(shr::<23>(y), splati(126));
+    let e = sub(from_int(e), and(tiny, splat(23.0)));
+    let m = or(and(y, splati(0x007f_ffff)), splati(0x3f00_0000)); // [½, 1)
+    let small = lt(m, splat(core::f32::consts::FRAC_1_SQRT_2));
+    let e = sub(e, and(small, splat(1.0)));
+    let m = sub(add(m, and(small, m)), splat(1.0));
+    let z = mul(m, m);
+    let p = horner(
+        m,
+        [
+            7.037_683_6e-2,
+            -1.151_461e-1,
+            1.167_699_9e-1,
+            -1.242_014_1e-1,
+            1.424_932_3e-1,
+            -1.666_805_8e-1,
+            2.000_071_5e-1,
+            -2.499_999_4e-1,
+            3.333_333e-1,
+        ],
+    );
+    let r = madd(e, splat(-2.121_944_4e-4), mul(mul(m, z), p));
+    let r = madd(e, splat(0.693_359_4), add(m, madd(z, splat(-0.5), r)));
+    let r = select(eq(x, splat(0.0)), splat(f32::NEG_INFINITY), r);
+    let r = select(eq(x, splat(f32::INFINITY)), x, r);
+    select(or(lt(x, splat(0.0)), ne(x, x)), splat(f32::NAN), r)
+}
+
+/// Natural logarithm of one number.
+pub fn log1(x: f32) -> f32 {
+    extract::<0>(log(splat(x)))
+}
+
+/// `2^x` of one number `≤ 0`.
+pub fn exp2_neg1(x: f32) -> f32 {
+    extract::<0>(exp2_neg(splat(x)))
+}
+
+/// `e^x` of one number `≤ 0`.
+pub fn exp_neg1(x: f32) -> f32 {
+    extract::<0>(exp_neg(splat(x)))
+}
+
+/// Hyperbolic tangent (Cephes' tanhf): a polynomial near 0, `1 − 2/(e^{2x}+1)` elsewhere.
+#[inline(always)]
+pub fn tanh(x: V) -> V {
+    let a = abs(x);
+    let z = mul(x, x);
+    let p = horner(z, [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_5e-2, 1.333_144_2e-1, -3.333_328e-1]);
+    let near = madd(mul(p, z), x, x);
+    let e = exp(pmin(add(a, a), splat(40.0)));
+    let far = sub(splat(1.0), div(splat(2.0), add(e, splat(1.0))));
+    let far = or(far, and(x, splati(i32::MIN)));
+    let r = select(lt(a, splat(0.625)), near, far);
+    select(ne(x, x), x, r)
+}
+
+/// `1 / (1 + e^{−x})`.
+#[inline(always)]
+pub fn sigmoid(x: V) -> V {
+    div(splat(1.0), add(splat(1.0), exp(neg(x))))
+}
+
+/// Error function: the rational approximation of Eigen and XLA on [−4, 4], where f32 erf saturates.
+#[inline(always)]
+pub fn erf(x: V) -> V {
+    let x = pmin(pmax(x, splat(-4.0)), splat(4.0));
+    let z = mul(x, x);
+    let p = horner(
+        z,
+        [
+            -2.726_142_4e-10,
+            2.770_681_4e-8,
+            -2.101_024e-6,
+            -5.692_506_6e-5,
+            -7.349_906e-4,
+            -2.954_6e-3,
+            -1.609_603_3e-2,
+        ],
+    );
+    let q = horner(z, [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2]);
+    div(mul(x, p), q)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Largest relative (or absolute, below `floor`) error of `f` against `g` on [a, b].
+    fn worst(f: impl Fn(V) -> V, g: impl Fn(f64) -> f64, a: f32, b: f32, floor: f64) -> f64 {
+        let n = 200_000;
+        let mut w = 0.0f64;
+        for i in 0..=n {
+            let x = a + (b - a) * (i as f32 / n as f32);
+            let y = extract::<0>(f(splat(x))) as f64;
+            let t = g(x as f64);
+            w = w.max((y - t).abs() / t.abs().max(floor));
+        }
+        w
+    }
+
+    fn one(f: impl Fn(V) -> V, x: f32) -> f32 {
+        extract::<3>(f(splat(x)))
+    }
+
+    #[test]
+    fn errors_are_bounded() {
+        assert!(worst(exp2_neg, f64::exp2, -120.0, 0.0, 1e-37) < 2.3e-7);
+        assert!(worst(exp_neg, f64::exp, -87.0, 0.0, 1e-38) < 1.6e-7);
+        assert!(worst(exp, f64::exp, -87.0, 88.7, 1e-38) < 1.6e-7);
+        assert!(worst(log, f64::ln, 1e-3, 10.0, 1e-1) < 2e-7);
+        assert!(worst(log, f64::ln, 10.0, 1e30, 1e-1) < 2e-7);
+        assert!(worst(tanh, f64::tanh, -12.0, 12.0, 1e-30) < 3e-7);
+        assert!(worst(sigmoid, |x| 1.0 / (1.0 + (-x).exp()), -80.0, 80.0, 1e-37) < 3e-7);
+        assert!(worst(erf, libm::erf, -5.0, 5.0, 1e-30) < 6e-7);
+    }
+
+    #[test]
+    fn edges_are_exact() {
+        assert_eq!(one(exp2_neg, f32::NEG_INFINITY), 0.0);
+        assert_eq!(one(exp2_neg, 0.0), 1.0);
+        assert_eq!(one(exp_neg, f32::NEG_INFINITY), 0.0);
+        assert_eq!(one(exp_neg, 0.0), 1.0);
+        assert_eq!(one(exp, f32::NEG_INFINITY), 0.0);
+        assert_eq!(one(exp, 89.0), f32::INFINITY);
+        assert_eq!(one(exp, f32::INFINITY), f32::INFINITY);
+        assert_eq!(one(log, 0.0), f32::NEG_INFINITY);
+        assert_eq!(one(log, f32::INFINITY), f32::INFINITY);
+        assert!(one(log, -1.0).is_nan());
+        assert!((one(log, 1e-40) as f64 - (1e-40f32 as f64).ln()).abs() < 1e-5);
+        assert_eq!(one(tanh, 100.0), 1.0);
+        assert_eq!(one(tanh, f32::NEG_INFINITY), -1.0);
+        for f in [exp2_neg, exp_neg, exp, log, tanh, sigmoid, erf] {
+            assert!(one(f, f32::NAN).is_nan());
+        }
+    }
+}

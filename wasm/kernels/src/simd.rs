@@ -1,0 +1,218 @@
+//! Four-lane vectors: thin names over the WebAssembly SIMD instructions the kernels use.
+//!
+//! `madd` is the one place where the two builds differ: a fused multiply-add with relaxed SIMD, a rounded
+//! multiply and add without (the same bits on every engine). `pmax` is used instead of `f32x4.max` because the
+//! latter costs about eight instructions on x64, for NaN and signed zero.
+#![allow(dead_code)]
+
+#[cfg(target_arch = "wasm32")]
+pub use wasm::*;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use crate::simd_portable::*;
+
+#[cfg(target_arch = "wasm32")]
+mod wasm {
+    use core::arch::wasm32::*;
+
+    /// Four f32 or i32 lanes.
+    pub type V = v128;
+
+    macro_rules! forward {
+        ($($name:ident = $intrinsic:ident ($($x:ident),*);)*) => { $(
+            #[inline(always)]
+            pub fn $name($($x: V),*) -> V { $intrinsic($($x),*) }
+        )* };
+    }
+
+    forward! {
+        add = f32x4_add(a, b);
+        sub = f32x4_sub(a, b);
+        mul = f32x4_mul(a, b);
+        div = f32x4_div(a, b);
+        max = f32x4_max(a, b);
+        pmax = f32x4_pmax(a, b);
+        pmin = f32x4_pmin(a, b);
+        neg = f32x4_neg(a);
+        abs = f32x4_abs(a);
+        sqrt = f32x4_sqrt(a);
+        gt = f32x4_gt(a, b);
+        lt = f32x4_lt(a, b);
+        eq = f32x4_eq(a, b);
+        ne = f32x4_ne(a, b);
+        and = v128_and(a, b);
+        or = v128_or(a, b);
+        addi = i32x4_add(a, b);
+        subi = i32x4_sub(a, b);
+        muli = i32x4_mul(a, b);
+        maxi = i32x4_max(a, b);
+        gti = i32x4_gt(a, b);
+        lti = i32x4_lt(a, b);
+        eqi = i32x4_eq(a, b);
+        to_int = i32x4_trunc_sat_f32x4(a);
+        from_int = f32x4_convert_i32x4(a);
+    }
+
+    /// `a·b + c`.
+    #[inline(always)]
+    pub fn madd(a: V, b: V, c: V) -> V {
+        #[cfg(target_feature = "relaxed-simd")]
+        return f32x4_relaxed_madd(a, b, c);
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        return f32x4_add(f32x4_mul(a, b), c);
+    }
+
+    /// Lanes of `a` where `mask` is set, else of `b`.
+    #[inline(always)]
+    pub fn select(mask: V, a: V, b: V) -> V {
+        v128_bitselect(a, b, mask)
+    }
+
+    #[inline(always)]
+    pub fn andnot(a: V, b: V) -> V {
+        v128_andnot(a, b)
+    }
+
+    #[inline(always)]
+    pub fn any(mask: V) -> bool {
+        v128_any_true(mask)
+    }
+
+    #[inline(always)]
+    pub fn splat(x: f32) -> V {
+        f32x4_splat(x)
+    }
+
+    #[inline(always)]
+    pub fn splati(x: i32) -> V {
+        i32x4_splat(x)
+    }
+
+    #[inline(always)]
+    pub fn vec4(x: [f32; 4]) -> V {
+        f32x4(x[0], x[1], x[2], x[3])
+    }
+
+    #[inline(always)]
+    pub fn vec4i(x: [i32; 4]) -> V {
+        i32x4(x[0], x[1], x[2], x[3])
+    }
+
+    #[inline(always)]
+    pub fn shl<const N: u32>(a: V) -> V {
+        i32x4_shl(a, N)
+    }
+
+    #[inline(always)]
+    pub fn shr<const N: u32>(a: V) -> V {
+        u32x4_shr(a, N)
+    }
+
+    /// Lane `I` in all four lanes.
+    #[inline(always)]
+    pub fn lane<const I: usize>(a: V) -> V {
+        i32x4_shuffle::<I, I, I, I>(a, a)
+    }
+
+    /// `[a0, b0, a1, b1]`
+    #[inline(always)]
+    pub fn zip_low(a: V, b: V) -> V {
+        i32x4_shuffle::<0, 4, 1, 5>(a, b)
+    }
+
+    /// `[a2, b2, a3, b3]`
+    #[inline(always)]
+    pub fn zip_high(a: V, b: V) -> V {
+        i32x4_shuffle::<2, 6, 3, 7>(a, b)
+    }
+
+    /// `[a0, a1, b0, b1]`
+    #[inline(always)]
+    pub fn low_halves(a: V, b: V) -> V {
+        i32x4_shuffle::<0, 1, 4, 5>(a, b)
+    }
+
+    /// `[a2, a3, b2, b3]`
+    #[inline(always)]
+    pub fn high_halves(a: V, b: V) -> V {
+        i32x4_shuffle::<2, 3, 6, 7>(a, b)
+    }
+
+    #[inline(always)]
+    pub fn extract<const I: usize>(a: V) -> f32 {
+        f32x4_extract_lane::<I>(a)
+    }
+
+    #[inline(always)]
+    pub unsafe fn load(p: *const f32) -> V {
+        v128_load(p as *const v128)
+    }
+
+    #[inline(always)]
+    pub unsafe fn store(p: *mut f32, v: V) {
+        v128_store(p as *mut v128, v)
+    }
+
+    #[inline(always)]
+    pub unsafe fn load_splat(p: *const f32) -> V {
+        v128_load32_splat(p as *const u32)
+    }
+
+    /// Four unsigned 16-bit values as 32-bit lanes.
+    #[inline(always)]
+    pub unsafe fn load_u16x4(p: *const u16) -> V {
+        i32x4_load_extend_u16x4(p)
+    }
+
+    /// The first `n` (1 to 3) floats, zeros after them.
+    #[inline(always)]
+    pub unsafe fn load_part(p: *const f32, n: usize) -> V {
+        match n {
+            1 => v128_load32_zero(p as *const u32),
+            2 => v128_load64_zero(p as *const u64),
+            _ => v128_load32_lane::<2>(v128_load64_zero(p as *const u64), p.add(2) as *const u32),
+        }
+    }
+
+    /// Stores the first `n` (1 to 3) lanes.
+    #[inline(always)]
+    pub unsafe fn store_part(p: *mut f32, v: V, n: usize) {
+        if n == 1 {
+            v128_store32_lane::<0>(v, p as *mut u32);
+            return;
+        }
+        v128_store64_lane::<0>(v, p as *mut u64);
+        if n == 3 {
+            v128_store32_lane::<2>(v, p.add(2) as *mut u32);
+        }
+    }
+}
+
+/// Sum of the lanes, always as `(0+2)+(1+3)`: the order of [`sum4`].
+#[inline(always)]
+pub fn sum(a: V) -> f32 {
+    (extract::<0>(a) + extract::<2>(a)) + (extract::<1>(a) + extract::<3>(a))
+}
+
+/// Lane sums of four vectors, each in the order of [`sum`].
+#[inline(always)]
+pub fn sum4(a: [V; 4]) -> V {
+    let lo = add(zip_low(a[0], a[1]), zip_high(a[0], a[1]));
+    let hi = add(zip_low(a[2], a[3]), zip_high(a[2], a[3]));
+    add(low_halves(lo, hi), high_halves(lo, hi))
+}
+
+/// Rows become columns.
+#[inline(always)]
+pub fn transpose4(a: [V; 4]) -> [V; 4] {
+    let (x, y) = (zip_low(a[0], a[1]), zip_high(a[0], a[1]));
+    let (z, w) = (zip_low(a[2], a[3]), zip_high(a[2], a[3]));
+    [low_halves(x, z), high_halves(x, z), low_halves(y, w), high_halves(y, w)]
+}
+
+/// Largest lane.
+#[inline(always)]
+pub fn largest(a: V) -> f32 {
+    let b = pmax(a, high_halves(a, a));
+    extract::<0>(pmax(b, lane::<1>(b)))
+}
