@@ -36,7 +36,9 @@ export async function expand(folder: URL = FOLDER): Promise<string> {
     "/** Text of every kernel by stem, with the directives of kernels/README.md. */\nexport const SHADERS = {\n";
   for (const stem of stems.sort()) {
     const source = shrink(await Deno.readTextFile(new URL(`${stem}.wgsl`, folder)));
-    if (/[`\\]|\$\{/.test(source)) throw new SyntaxError(`${stem}.wgsl: backquotes and backslashes do not embed`);
+    if (/[`\\]|\$\{/.test(source)) {
+      throw new SyntaxError(`${stem}.wgsl: backquotes and backslashes do not embed`);
+    }
     specialise(source, defaults(source));
     text += `  ${stem}: \`\n${source}\n\`,\n`;
   }

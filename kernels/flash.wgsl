@@ -175,7 +175,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     }
     for (var d0 = 0u; d0 < D4; d0 += DC) {
       workgroupBarrier();
-      //#unroll
+      //#unroll DEEP
       for (var u = 0u; u < Q_TURNS; u++) {
         let i = t + u * THREADS;
         let row = row0 + i / DC;
@@ -188,7 +188,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
           stage[i / DC * PITCH + i % DC] = x;
         }
       }
-      //#unroll
+      //#unroll DEEP
       for (var u = 0u; u < K_TURNS; u++) {
         let i = t + u * THREADS;
         let j = j0 + i / DC;
@@ -200,7 +200,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         }
       }
       workgroupBarrier();
-      //#unroll
+      //#unroll DEEP
       for (var d = 0u; d < DC; d++) {
         //#unroll
         for (var r = 0u; r < 4u; r++) {
@@ -284,7 +284,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
 
     for (var v0 = 0u; v0 < BK; v0 += VC) {
       if (v0 > 0u) { workgroupBarrier(); }
-      //#unroll
+      //#unroll DEEP
       for (var u = 0u; u < V_TURNS; u++) {
         let i = t + u * THREADS;
         let j = j0 + v0 + i / DV4;
@@ -296,7 +296,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         }
       }
       workgroupBarrier();
-      //#unroll
+      //#unroll DEEP
       for (var j = 0u; j < VC; j++) {
         let w = stage[(v0 + j) * P_PITCH + ty];
         //#unroll

@@ -74,7 +74,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let reach = min(256u, p.i - first); // of the first, longest segment
     for (var k = 0u; k < reach; k += 16u) {
       workgroupBarrier();
-      //#unroll
+      //#unroll DEEP
       for (var s = 0u; s < 4u; s++) {
         let i = t + s * 64u;
         let lane = i / 4u;
@@ -82,7 +82,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       }
       workgroupBarrier();
       let at = first + lane_s * 256u + k;
-      //#unroll
+      //#unroll DEEP
       for (var s = 0u; s < 4u; s++) {
         let w = tile[t * PITCH + s];
         //#unroll

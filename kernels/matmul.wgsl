@@ -90,7 +90,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     }
     for (var k0 = segment; k0 < end; k0 += STEP) {
       workgroupBarrier();
-      //#unroll
+      //#unroll DEEP
       for (var s = 0u; s < A_TURNS; s++) {
         let i = t + s * THREADS;
         let k = k0 + i % STEP;
@@ -99,7 +99,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
           tile_a[i % STEP * TY + i / STEP] = vec4<f32>(a_at(a_base, row, k), a_at(a_base, row + 1u, k), a_at(a_base, row + 2u, k), a_at(a_base, row + 3u, k));
         }
       }
-      //#unroll
+      //#unroll DEEP
       for (var s = 0u; s < B_TURNS; s++) {
         let i = t + s * THREADS;
         //#if ALONG_P
@@ -113,7 +113,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         tile_b[k * 16u + c] = vec4<f32>(b_at(b_base, k0 + k, col), b_at(b_base, k0 + k, col + 1u), b_at(b_base, k0 + k, col + 2u), b_at(b_base, k0 + k, col + 3u));
       }
       workgroupBarrier();
-      //#unroll
+      //#unroll DEEP
       for (var k = 0u; k < STEP; k++) {
         let av = tile_a[k * TY + ty];
         let bv = tile_b[k * 16u + tx];

@@ -46,6 +46,7 @@ const ATTENTION_FIELDS = ["attn_implementation", "_attn_implementation", "_attn_
  * ```
  */
 export class PretrainedConfig {
+  /** Any field of `config.json`; read it through {@linkcode PretrainedConfig.read}. */
   [field: string]: unknown;
 
   #attn: string | null = null;
@@ -54,6 +55,8 @@ export class PretrainedConfig {
   #file: string | null = null;
 
   /**
+   * Copies `fields`.
+   *
    * @throws {InvalidArgument} when a field is not plain JSON, or `attn_implementation` names an unknown part.
    */
   constructor(

@@ -6,8 +6,7 @@
 import { InvalidArgument } from "./errors.ts";
 
 /** Anything callable; the registries of this library hold attention functions and mask formatters. */
-// deno-lint-ignore no-explicit-any -- only `any` makes every function type assignable; nothing is called through it
-export type Callable = (...args: any[]) => unknown;
+export type Callable = (...args: never[]) => unknown;
 
 /** The global half of a registry: one map shared by every instance of a registry class. */
 export class GlobalEntries<T extends Callable> {

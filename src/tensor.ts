@@ -164,9 +164,7 @@ export class Tensor implements Disposable {
     if (sizeOf(shape) !== flat.values.length) {
       throw new InvalidArgument(`Cannot give ${flat.values.length} elements the shape [${shape}]: it has ${sizeOf(shape)}`);
     }
-    const host = type === flat.dtype && type !== "bfloat16" && ArrayBuffer.isView(flat.values) && sameKind(type, flat.values)
-      ? flat.values.slice() as HostArray
-      : convertTo(type, flat.values);
+    const host = ArrayBuffer.isView(data) && isHostArray(type, data) ? data.slice() as HostArray : convertTo(type, flat.values);
     return Tensor.ofHost(host, type, shape, device);
   }
 
@@ -360,32 +358,32 @@ const KIND = new Map<string, DType>([
   ["BigUint64Array", "int64"],
 ]);
 
-type AnyTypedArray = Extract<ArrayBufferView, ArrayLike<number> | ArrayLike<bigint>>;
-
 function typedArrayName(view: ArrayBufferView): string {
   return Object.prototype.toString.call(view).slice(8, -1);
 }
 
 /** Whether a typed array's own representation is already the host representation of `dtype`. */
-function sameKind(dtype: DType, view: ArrayLike<unknown> & ArrayBufferView): boolean {
+function isHostArray(dtype: DType, view: ArrayBufferView): view is Exclude<HostArray, Uint16Array> {
   const name = typedArrayName(view);
   return view.buffer instanceof ArrayBuffer && KIND.get(name) === dtype &&
     ["Float32Array", "Float16Array", "Int8Array", "Uint8Array", "Int32Array", "BigInt64Array"].includes(name);
 }
 
+/** Data as one list, with the shape and dtype it has by itself. */
 interface Flat {
-  readonly values: AnyTypedArray | (number | bigint | boolean)[];
+  readonly values: ArrayLike<number> | ArrayLike<bigint> | ArrayLike<boolean>;
   readonly shape: readonly number[];
   readonly dtype: DType;
 }
 
-function flatten(data: TensorData): Flat & { values: ArrayLike<number> & ArrayLike<bigint> } {
+function flatten(data: TensorData): Flat {
   if (ArrayBuffer.isView(data)) {
     const dtype = KIND.get(typedArrayName(data));
     if (dtype === undefined) {
       throw new InvalidArgument(`Cannot make a tensor from ${typedArrayName(data)}: expected one of ${[...KIND.keys()].join(", ")}`);
     }
-    const values = data as unknown as ArrayLike<number> & ArrayLike<bigint> & AnyTypedArray;
+    // DataView is the only view that is not array-like, and KIND has no entry for it.
+    const values = data as ArrayBufferView & ArrayLike<number>;
     return { values, shape: [values.length], dtype };
   }
   const values: (number | bigint | boolean)[] = [];
@@ -420,5 +418,5 @@ function flatten(data: TensorData): Flat & { values: ArrayLike<number> & ArrayLi
     : values.length > 0 && values.every((v) => Number.isInteger(v))
     ? "int32"
     : "float32";
-  return { values: values as unknown as ArrayLike<number> & ArrayLike<bigint> & AnyTypedArray, shape, dtype };
+  return { values: values as number[], shape, dtype };
 }

@@ -539,8 +539,8 @@ for (const on of await testDevices()) {
   for (const dtype of FLOATS) {
     test(`linear: ${dtype} weights, with and without bias`, async (bench, random) => {
       const shapes = [[1, 1], [5, 3], [8, 17], [30, 64], [64, 8], [100, 33], [256, 40]] as const;
-      for (const [I, O] of wasm ? shapes : shapes.slice(1, 6)) {
-        for (const M of [1, 2, 3, 4, 7, 33]) {
+      for (const [I, O] of wasm ? shapes : [[5, 3], [64, 8], [100, 33]] as const) {
+        for (const M of wasm ? [1, 2, 3, 4, 7, 33] : [1, 3, 33]) {
           const x = placeNormal(bench, random, [M, I]),
             weight = placeNormal(bench, random, [O, I], {}, dtype);
           for (const biased of [null, "float32", dtype] as const) {

@@ -45,7 +45,26 @@ function isUsable(engine: WasmEngine): boolean {
 
 /** Makes sure a device exists. @throws {DeviceUnavailable} */
 export async function acquire(name: DeviceName): Promise<void> {
-  if (name === "webgpu") await (defaultDevice("webgpu") as WebGpuDevice).acquire();
+  if (name === "webgpu") await (gpu ??= new WebGpuDevice()).acquire();
+}
+
+/** What {@linkcode device} tells. */
+export interface DeviceInfo {
+  readonly name: DeviceName;
+  /** The kernel build, or the GPU adapter. */
+  readonly description: string;
+}
+
+/**
+ * Probes a device and describes it.
+ *
+ * @throws {DeviceUnavailable} when it does not exist here, saying what was looked for
+ */
+export async function device(name: DeviceName): Promise<DeviceInfo> {
+  await acquire(name);
+  if (name === "webgpu") return { name, description: (await gpu!.info()).description };
+  const engine = defaultDevice("wasm") as WasmEngine;
+  return { name, description: `WebAssembly, ${engine.build} kernels` };
 }
 
 /** Copies a block to a block of the same size on another device of the same family. */

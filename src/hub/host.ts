@@ -1,29 +1,34 @@
 /**
- * The Rust side of reading untrusted bytes, and of compiling score functions.
+ * The Rust side of reading untrusted bytes.
  *
  * The WASM bytes are part of the source, so no permission is needed; nothing is instantiated before the
  * first call. Every answer crosses the border as a string of JSON or as bytes.
  *
  * @module
  */
-import { check_safetensors_header, encode_tile_function, initSync } from "../../wasm/built/attune_host.js";
+import * as glue from "../../wasm/built/attune_host.js";
 import bytes from "../../wasm/built/attune_host_bytes.ts";
-import { InvalidArgument, ModelFileError } from "../errors.ts";
+import { ModelFileError } from "../errors.ts";
 
 let ready = false;
 
-/** Instantiates the module once. */
-function start(): void {
-  if (ready) return;
-  initSync({ module: decodeBase64(bytes) });
+/** The functions of the Rust module, which is instantiated at the first call. */
+export function hostModule(): Omit<typeof glue, "default" | "initSync"> {
+  if (!ready) glue.initSync({ module: decodeBase64(bytes) });
   ready = true;
+  return glue;
 }
 
-function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+/** The bytes of an embedded module. A loop: `Uint8Array.from` with a mapping takes ten times as long. */
+export function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
+  const binary = atob(text);
+  const out = new Uint8Array(binary.length);
+  for (let i = 0; i < out.length; i++) out[i] = binary.charCodeAt(i);
+  return out;
 }
 
-function messageOf(error: unknown): string {
+/** The message of whatever was thrown. */
+export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
@@ -38,7 +43,9 @@ export type HeaderEntry = readonly [
 
 /** A checked safetensors header; the tensors tile the data in this order, without overlap or hole. */
 export interface SafetensorsHeader {
+  /** The entries of `__metadata__`. */
   readonly metadata: Readonly<Record<string, string>>;
+  /** The tensors, sorted by offset. */
   readonly tensors: readonly HeaderEntry[];
 }
 
@@ -52,106 +59,13 @@ export function checkSafetensorsHeader(
   dataBytes: number,
   file: string,
 ): SafetensorsHeader {
-  start();
   let json: string;
   try {
-    json = check_safetensors_header(header, dataBytes);
+    json = hostModule().check_safetensors_header(header, dataBytes);
   } catch (error) {
     throw new ModelFileError(`${file}: ${messageOf(error)}`, { cause: error });
   }
   // Rust wrote this JSON from values it had checked.
   const answer: SafetensorsHeader = JSON.parse(json);
   return answer;
-}
-
-/** One step of a score program in postfix order; see {@linkcode encodeTileFunction}. */
-export type TileOp =
-  | "score"
-  | "b"
-  | "h"
-  | "q"
-  | "k"
-  | "add"
-  | "sub"
-  | "mul"
-  | "div"
-  | "max"
-  | "min"
-  | "neg"
-  | "abs"
-  | "floor"
-  | "sqrt"
-  | "lt"
-  | "le"
-  | "eq"
-  | "select"
-  | readonly ["const", value: number]
-  | readonly ["param", index: number]
-  | readonly ["lookup", base: number, count: number];
-
-/** Codes are positions in this list, the same as in `wasm/host/src/tile.rs`; a test compares the two. */
-export const TILE_OPS: readonly string[] = [
-  "score",
-  "b",
-  "h",
-  "q",
-  "k",
-  "const",
-  "param",
-  "lookup",
-  "add",
-  "sub",
-  "mul",
-  "div",
-  "max",
-  "min",
-  "neg",
-  "abs",
-  "floor",
-  "sqrt",
-  "lt",
-  "le",
-  "eq",
-  "select",
-];
-
-/**
- * Encodes a score function as a WASM module with one function
- * `tile(scores, ld, b, h, q0, k0, rows, cols, params)`, all i32, that replaces every f32 of a `rows` x `cols`
- * tile by the value of `program`.
- *
- * `scores` and `params` are byte addresses in the imported memory `env.memory`, `ld` is the distance of two
- * rows in elements. Values are f32 on a stack: `score`, `b`, `h`, `q`, `k` push the score and its indices
- * (exact below 2^24); `["param", i]` pushes `params[i]`; `["lookup", base, count]` takes `x` and pushes
- * `params[base + clamp(trunc(x), 0, count - 1)]`; comparisons give 1 or 0; `select` takes condition, then and
- * else, in this order.
- *
- * @throws {InvalidArgument} on stack underflow, leftovers, an unknown operation, or a program of more than
- * 256 operations, 64 stack values or 65536 parameters.
- */
-export function encodeTileFunction(
-  program: readonly TileOp[],
-  options: { shared: boolean },
-): Uint8Array<ArrayBuffer> {
-  const ops = new Uint8Array(program.length);
-  const args: number[] = [];
-  program.forEach((op, i) => {
-    const [name, ...numbers] = typeof op === "string" ? [op] : op;
-    const code = TILE_OPS.indexOf(name);
-    if (code < 0) {
-      throw new InvalidArgument(
-        `Cannot encode the score function: operation ${i} is ${JSON.stringify(name)}, known are ${
-          TILE_OPS.join(", ")
-        }`,
-      );
-    }
-    ops[i] = code;
-    args.push(...numbers);
-  });
-  start();
-  try {
-    return new Uint8Array(encode_tile_function(ops, Float64Array.from(args), options.shared));
-  } catch (error) {
-    throw new InvalidArgument(messageOf(error), { cause: error });
-  }
 }

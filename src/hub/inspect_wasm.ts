@@ -6,6 +6,7 @@
  * @module
  */
 import { InvalidArgument, ModelFileError } from "../errors.ts";
+import { decodeBase64, messageOf } from "./host.ts";
 
 /** The type of a function, memory, table or global that a module imports or exports. */
 export type WasmEntity =
@@ -30,7 +31,9 @@ export type WasmEntity =
 
 /** What a WASM module asks for and offers. */
 export interface WasmReport {
+  /** What it must be given. */
   readonly imports: readonly (WasmEntity & { readonly module: string })[];
+  /** What it offers. */
   readonly exports: readonly WasmEntity[];
   /** All memories, imported ones first. */
   readonly memories: readonly WasmEntity[];
@@ -40,8 +43,11 @@ export interface WasmReport {
   readonly start: boolean;
   /** Number of functions, imported ones included. */
   readonly functions: number;
+  /** Size of the code section. */
   readonly code_bytes: number;
+  /** Size of the data section. */
   readonly data_bytes: number;
+  /** Size of the custom sections, which nothing reads. */
   readonly custom_bytes: number;
 }
 
@@ -60,6 +66,18 @@ export interface InspectOptions {
 }
 
 const FLAGS = { relaxed_simd: 1, threads: 2, memory64: 4 } as const;
+const OPTIONS = [...Object.keys(FLAGS), "max_bytes", "name"];
+
+let validator: ReturnType<typeof startValidator> | undefined;
+
+async function startValidator() {
+  const [glue, { default: base64 }] = await Promise.all([
+    import("../../wasm/built/attune_inspect.js"),
+    import("../../wasm/built/attune_inspect_bytes.ts"),
+  ]);
+  glue.initSync({ module: decodeBase64(base64) });
+  return glue;
+}
 
 /**
  * Validates a WASM module and lists what it imports and exports. Accepted are WebAssembly 2.0 features (SIMD,
@@ -69,6 +87,11 @@ const FLAGS = { relaxed_simd: 1, threads: 2, memory64: 4 } as const;
  */
 export async function inspectWasm(module: Uint8Array, options: InspectOptions = {}): Promise<WasmReport> {
   const { name = "module", max_bytes = 16 * 2 ** 20 } = options;
+  for (const key of Object.keys(options)) {
+    if (!OPTIONS.includes(key)) {
+      throw new InvalidArgument(`Cannot inspect ${name} with option ${key}: known are ${OPTIONS.join(", ")}`);
+    }
+  }
   if (!(max_bytes >= 0)) {
     throw new InvalidArgument(`Cannot inspect ${name}: max_bytes is ${max_bytes}`);
   }
@@ -81,15 +104,12 @@ export async function inspectWasm(module: Uint8Array, options: InspectOptions = 
   for (const flag of ["relaxed_simd", "threads", "memory64"] as const) {
     if (options[flag] === true) flags |= FLAGS[flag];
   }
-  const glue = await import("../../wasm/built/attune_inspect.js");
-  const { default: base64 } = await import("../../wasm/built/attune_inspect_bytes.ts");
-  // A second call finds the module started and returns at once.
-  glue.initSync({ module: Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)) });
+  const glue = await (validator ??= startValidator());
   let json: string;
   try {
     json = glue.inspect_wasm(module, flags);
   } catch (error) {
-    throw new ModelFileError(`${name}: ${error instanceof Error ? error.message : String(error)}`, {
+    throw new ModelFileError(`${name}: ${messageOf(error)}`, {
       cause: error,
     });
   }

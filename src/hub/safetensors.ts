@@ -38,11 +38,13 @@ export const STORED_DTYPES: Readonly<
 
 /** One tensor of a file, before any of its bytes are read. */
 export interface StoredTensor {
+  /** Name in the file. */
   readonly name: string;
   /** The dtype as the file spells it, e.g. `BF16`. */
   readonly stored: string;
   /** Our dtype, or null where tensors of this type cannot be loaded. */
   readonly dtype: DType | null;
+  /** Dimensions, outermost first; empty for a scalar. */
   readonly shape: readonly number[];
   /** Offset of the first byte in its file. */
   readonly offset: number;
@@ -94,7 +96,9 @@ export interface Weights extends Disposable {
 
 /** One open safetensors file. */
 export class SafetensorsFile implements Weights {
+  /** All tensors by name, in the order of their bytes. */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
+  /** Text the file carries beside its tensors. */
   readonly metadata: ReadonlyMap<string, string>;
   readonly #source: ByteSource;
 
@@ -109,10 +113,12 @@ export class SafetensorsFile implements Weights {
     this.metadata = metadata;
   }
 
+  /** See {@linkcode Weights.tensor}. */
   tensor(name: string): LoadableTensor {
     return loadable(this.tensors, name, this.#source.name);
   }
 
+  /** See {@linkcode Weights.stream}. */
   async stream(
     names: string | readonly string[] | null,
     sink: ChunkSink,
@@ -150,10 +156,12 @@ export class SafetensorsFile implements Weights {
     }
   }
 
+  /** Closes the source. */
   close(): void {
     this.#source.close();
   }
 
+  /** Closes the source. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -10,7 +10,9 @@ import { STORED_DTYPES } from "./safetensors.ts";
 
 /** A tensor to write: row-major elements in our dtype, as raw bytes or a typed array. */
 export interface WritableTensor {
+  /** Element type. */
   readonly dtype: DType;
+  /** Dimensions, outermost first; empty for a scalar. */
   readonly shape: readonly number[];
   /** Its bytes are written as they are: bfloat16 as 16-bit words, int64 as 64-bit integers. */
   readonly data: ArrayBufferView;

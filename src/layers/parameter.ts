@@ -54,9 +54,14 @@ export class Parameters {
     return found;
   }
 
-  /** Weights of the checkpoint that no layer took. */
-  get unused(): string[] {
-    return [...this.#all.keys()].filter((name) => !this.#taken.has(name));
+  /** Disposes weights of the checkpoint that no layer took, and returns their names. */
+  dropUnused(): string[] {
+    const unused = [...this.#all.keys()].filter((name) => !this.#taken.has(name));
+    for (const name of unused) {
+      this.#all.get(name)!.tensor[Symbol.dispose]();
+      this.#all.delete(name);
+    }
+    return unused;
   }
 
   /** Every weight. */

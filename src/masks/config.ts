@@ -4,11 +4,14 @@
  * @module
  */
 import { InvalidArgument } from "../errors.ts";
-import { checkSize } from "./functions.ts";
+import { checkSize } from "./algebra.ts";
 import type { MaskConfig } from "./types.ts";
 
 /** A window or chunk size of the config, or null where it has none. @throws {InvalidArgument} unless an integer ≥ 1. */
-export function sizeField(config: MaskConfig, name: "sliding_window" | "attention_chunk_size"): number | null {
+export function sizeField(
+  config: MaskConfig,
+  name: "sliding_window" | "attention_chunk_size",
+): number | null {
   const value = config[name] ?? null;
   if (value === null) return null;
   checkSize(value, `config.${name}`);
@@ -16,10 +19,16 @@ export function sizeField(config: MaskConfig, name: "sliding_window" | "attentio
 }
 
 /** Like {@linkcode sizeField}, for builders that need it. @throws {InvalidArgument} where the config has none. */
-export function requiredSize(config: MaskConfig, name: "sliding_window" | "attention_chunk_size", builder: string): number {
+export function requiredSize(
+  config: MaskConfig,
+  name: "sliding_window" | "attention_chunk_size",
+  builder: string,
+): number {
   const value = sizeField(config, name);
   if (value === null) {
-    throw new InvalidArgument(`Cannot ${builder} as config.${name} is required: current value is ${config[name]}`);
+    throw new InvalidArgument(
+      `Cannot ${builder} as config.${name} is required: current value is ${config[name]}`,
+    );
   }
   return value;
 }
@@ -29,7 +38,9 @@ export function layerTypes(config: MaskConfig): readonly string[] | null {
   const value = config.layer_types ?? null;
   if (value === null) return null;
   if (!Array.isArray(value) || !value.every((t) => typeof t === "string")) {
-    throw new InvalidArgument(`Cannot read config.layer_types: expected a list of names, got ${JSON.stringify(value)}`);
+    throw new InvalidArgument(
+      `Cannot read config.layer_types: expected a list of names, got ${JSON.stringify(value)}`,
+    );
   }
   return value;
 }
@@ -46,7 +57,9 @@ export function textConfig(config: MaskConfig): MaskConfig {
   });
   if (found.length > 1) {
     throw new InvalidArgument(
-      `Cannot choose a text config: the config has ${found.map((f) => f.name).join(" and ")}, expected one of them`,
+      `Cannot choose a text config: the config has ${
+        found.map((f) => f.name).join(" and ")
+      }, expected one of them`,
     );
   }
   return found[0]?.sub ?? config;

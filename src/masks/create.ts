@@ -9,13 +9,13 @@
  * @module
  */
 import { InvalidArgument } from "../errors.ts";
+import { Tensor } from "../tensor.ts";
+import { and_masks, or_masks } from "./algebra.ts";
 import { requiredSize } from "./config.ts";
 import {
-  and_masks,
   bidirectional_mask_function,
   causal_mask_function,
   chunked_causal_mask_function,
-  or_masks,
   same_id_mask_function,
   sliding_window_bidirectional_mask_function,
   sliding_window_causal_mask_function,
@@ -23,7 +23,6 @@ import {
 import { readIds } from "./input.ts";
 import { packed_compatible_mask_function } from "./packed.ts";
 import { checkArgs, checkRows, prepare, type Prepared } from "./prepare.ts";
-import { Tensor } from "../tensor.ts";
 import type { AttentionMask, MaskArgs, MaskFunction } from "./types.ts";
 
 /**
@@ -31,6 +30,19 @@ import type { AttentionMask, MaskArgs, MaskFunction } from "./types.ts";
  * {@linkcode create_bidirectional_mask}; packing stays, block ids are dropped.
  *
  * A finished 4-D mask is returned as it is; an implementation without a formatter gives null and warns once.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { sdpa_mask } from "./format_sdpa.ts";
+ * import { AttentionMaskInterface } from "./interface.ts";
+ *
+ * AttentionMaskInterface.register("mine", sdpa_mask);
+ * const inputs_embeds = { shape: [1, 3, 64] };
+ * const attention_mask = [[0, 1, 1]];
+ * const mask = create_causal_mask({ config: { _attn_implementation: "mine" }, inputs_embeds, attention_mask });
+ * assertEquals(mask?.shape, [1, 1, 3, 3]);
+ * ```
  *
  * @throws {InvalidArgument} for inputs that do not fit each other.
  * @throws {AttentionRefused} when the implementation's masks cannot express a constraint.
@@ -74,7 +86,9 @@ export function create_chunked_causal_mask(args: MaskArgs): AttentionMask {
   if ("mask" in p) return p.mask;
   const chunk = requiredSize(args.config, "attention_chunk_size", act);
   const length = p.keys + p.keyOffset;
-  const constraints = length > chunk ? [`a chunk of ${chunk} tokens (attention_chunk_size) under ${length} keys`] : [];
+  const constraints = length > chunk
+    ? [`a chunk of ${chunk} tokens (attention_chunk_size) under ${length} keys`]
+    : [];
   return formatCausal(args, p, chunked_causal_mask_function(chunk, leftPadding(p)), {
     local_size: chunk,
     constraints,
@@ -107,7 +121,9 @@ export function create_bidirectional_sliding_window_mask(args: MaskArgs): Attent
   const p = prepare(args, { sliding: true, cross: true });
   if ("mask" in p) return p.mask;
   const window = requiredSize(args.config, "sliding_window", act);
-  return formatBidirectional(args, p, sliding_window_bidirectional_mask_function(window), { local_size: window });
+  return formatBidirectional(args, p, sliding_window_bidirectional_mask_function(window), {
+    local_size: window,
+  });
 }
 
 /** What a builder adds to the formatter's arguments. */
@@ -167,9 +183,12 @@ function format(
   mask_function: MaskFunction,
   rest: Extra & { allow_is_causal_skip: boolean; allow_is_bidirectional_skip?: boolean },
 ): AttentionMask {
-  const padding = p.padding === null
-    ? null
-    : Tensor.ofHost(p.padding.data as Uint8Array<ArrayBuffer>, "bool", [p.padding.rows, p.padding.cols], p.device);
+  const padding = p.padding === null ? null : Tensor.ofHost(
+    p.padding.data as Uint8Array<ArrayBuffer>,
+    "bool",
+    [p.padding.rows, p.padding.cols],
+    p.device,
+  );
   const mask = p.format({
     batch_size: p.batch,
     q_length: p.queries,
@@ -220,6 +239,8 @@ function isCausalOff({ config, is_causal }: MaskArgs): boolean {
 }
 
 /** The arguments a causal builder hands to its bidirectional twin. Block ids are meant for causal masks only. */
-function asBidirectional({ allow_is_causal_skip = true, block_sequence_ids: _, ...args }: MaskArgs): MaskArgs {
+function asBidirectional(
+  { allow_is_causal_skip = true, block_sequence_ids: _, ...args }: MaskArgs,
+): MaskArgs {
   return { ...args, allow_is_bidirectional_skip: allow_is_causal_skip };
 }

@@ -29,8 +29,10 @@ export interface DrawOptions {
  *
  * @example
  * ```ts
- * import { causal_mask_function, maskToString } from "./mod.ts";
- * console.assert(maskToString(causal_mask_function, 2, 2) === "     kv 0…1\nq 0  ■ ⬚\nq 1  ■ ■");
+ * import { assertEquals } from "@std/assert";
+ * import { causal_mask_function } from "./functions.ts";
+ *
+ * assertEquals(maskToString(causal_mask_function, 2, 2), "     kv 0…1\nq 0  ■ ⬚\nq 1  ■ ■");
  * ```
  *
  * @throws {InvalidArgument} for lengths that are missing or do not fit the tensor, or a tensor without a host copy.
@@ -44,7 +46,9 @@ export function maskToString(
   const { q_offset = 0, kv_offset = 0, max_cells = 48 } = options;
   const { queries, keys, visible } = source(mask, q_length, kv_length, options);
   for (const [name, n] of [["q_length", queries], ["kv_length", keys], ["max_cells", max_cells]] as const) {
-    if (!Number.isSafeInteger(n) || n < 1) throw new InvalidArgument(`Cannot draw a mask with ${name} ${n}: expected an integer ≥ 1`);
+    if (!Number.isSafeInteger(n) || n < 1) {
+      throw new InvalidArgument(`Cannot draw a mask with ${name} ${n}: expected an integer ≥ 1`);
+    }
   }
   const block = Math.ceil(Math.max(queries, keys) / max_cells);
   const cell = (q0: number, kv0: number): string => {
@@ -87,7 +91,9 @@ function source(
   }
   if (!(mask instanceof Tensor) || (mask.shape.length !== 4 && mask.shape.length !== 2)) {
     throw new InvalidArgument(
-      `Cannot draw ${mask instanceof Tensor ? `a mask of shape [${mask.shape}]` : String(mask)}: expected (B, H, Q, N), (B, N) or a predicate`,
+      `Cannot draw ${
+        mask instanceof Tensor ? `a mask of shape [${mask.shape}]` : String(mask)
+      }: expected (B, H, Q, N), (B, N) or a predicate`,
     );
   }
   const values = present(mask.dtype, hostData(mask));
@@ -97,7 +103,10 @@ function source(
     ? mask.shape as [number, number, number, number]
     : [mask.shape[0]!, 1, 1, mask.shape[1]!] as const;
   const queries = q_length ?? rows;
-  if (batch >= batches || (head >= heads && heads > 1) || keys > cols || (mask.shape.length === 4 && queries > rows)) {
+  if (
+    batch >= batches || (head >= heads && heads > 1) || keys > cols ||
+    (mask.shape.length === 4 && queries > rows)
+  ) {
     throw new InvalidArgument(
       `Cannot draw batch ${batch}, head ${head}, ${queries} × ${keys} of a mask of shape [${mask.shape}]`,
     );

@@ -6,8 +6,9 @@
 import { minOf } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
 import { Tensor } from "../tensor.ts";
-import { compile, eachRow, isShared, maskHeads, paddingRow, readFrame } from "./frame.ts";
+import { eachRow, isShared, maskHeads, paddingRow, readFrame } from "./frame.ts";
 import { isPlainBidirectional, repeatFirst } from "./format_sdpa.ts";
+import { compile } from "./rows.ts";
 import type { AttentionMask, MaskFormatterArgs } from "./types.ts";
 
 /** The most negative value of each dtype, as the words a host array stores. */
@@ -26,7 +27,9 @@ export function eager_mask(args: MaskFormatterArgs): AttentionMask {
   const frame = readFrame(args);
   const dtype = args.dtype ?? "float32";
   if (dtype !== "float32" && dtype !== "float16" && dtype !== "bfloat16") {
-    throw new InvalidArgument(`Cannot make an additive mask of dtype ${dtype}: expected float32, float16 or bfloat16`);
+    throw new InvalidArgument(
+      `Cannot make an additive mask of dtype ${dtype}: expected float32, float16 or bfloat16`,
+    );
   }
   if ((args.allow_is_bidirectional_skip ?? false) && isPlainBidirectional(frame)) return null;
   const program = compile(frame.maskFunction);
@@ -34,16 +37,20 @@ export function eager_mask(args: MaskFormatterArgs): AttentionMask {
   const { padding, keyOffset, keys } = frame;
   // Half types are written as words. Zero is word 0 in all of them, so visible keys need no write.
   const words = (n: number) => dtype === "float32" ? new Float32Array(n) : new Uint16Array(n);
-  const data = words(frame.batch * heads * frame.queries * keys), template = words(keys), min = MIN_WORD[dtype];
+  const data = words(frame.batch * heads * frame.queries * keys),
+    template = words(keys),
+    min = MIN_WORD[dtype];
   const shared = isShared(frame, program);
   let templateOf = -1;
   eachRow(shared ? { ...frame, batch: 1 } : frame, program, heads, (at, b, start, end, bits) => {
     data.fill(min, at, at + start);
     data.fill(min, at + end, at + keys);
     if (bits !== null) {
-      for (let i = 0; i < bits.length; i++) { if (bits[i] === 0) data[at + start + i] = min; }
+      for (let i = 0; i < bits.length; i++) if (bits[i] === 0) data[at + start + i] = min;
     } else if (padding !== null) {
-      if (templateOf !== b) paddingRow(padding, b, keyOffset, keys).forEach((bit, i) => template[i] = bit ? 0 : min);
+      if (templateOf !== b) {
+        paddingRow(padding, b, keyOffset, keys).forEach((bit, i) => template[i] = bit ? 0 : min);
+      }
       templateOf = b;
       data.set(template.subarray(start, end), at + start);
     }

@@ -4,13 +4,17 @@
  * @module
  */
 import { Tensor } from "../tensor.ts";
-import { compile, eachRow, type Frame, isAll, isShared, maskHeads, paddingRow, readFrame } from "./frame.ts";
+import { eachRow, type Frame, isAll, isShared, maskHeads, paddingRow, readFrame } from "./frame.ts";
+import { compile } from "./rows.ts";
 import type { AttentionMask, MaskFormatterArgs } from "./types.ts";
 
 /**
  * Formats a predicate and padding as a bool mask (B, 1, Q, N), or null where the kernel's own causal flag or no
  * mask at all says the same. A predicate that depends on the head gives (B, H, Q, N); heads are compared only for
  * functions without a known structure, and only when `config.num_attention_heads` says how many there are.
+ *
+ * `allow_is_causal_skip` (default true) is the caller's word that the predicate is causal, up to `local_size`: it is
+ * not looked at. Pass false with any other predicate, as the builders do.
  *
  * Method: Transformers' `sdpa_mask`.
  *

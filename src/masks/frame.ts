@@ -5,9 +5,10 @@
  */
 import type { DeviceName } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
-import { causal_mask_function, checkCallable, checkSize } from "./functions.ts";
+import { checkCallable, checkSize } from "./algebra.ts";
+import { causal_mask_function } from "./functions.ts";
 import { type Matrix, readMask } from "./input.ts";
-import { clamp, compile, type RowProgram } from "./rows.ts";
+import { clamp, type RowProgram } from "./rows.ts";
 import type { MaskFormatterArgs, MaskFunction } from "./types.ts";
 
 /** Checked arguments of a formatter. */
@@ -18,14 +19,19 @@ export interface Frame {
   readonly queries: number;
   /** N. */
   readonly keys: number;
+  /** Absolute position of the first query. */
   readonly queryOffset: number;
+  /** Absolute position of the first key. */
   readonly keyOffset: number;
+  /** The pattern, without padding. */
   readonly maskFunction: MaskFunction;
   /** (B, ≥ N + offset) bool in absolute positions: extended with false where it was shorter, never shortened. */
   readonly padding: Matrix<Uint8Array> | null;
+  /** Window or chunk size of a local pattern. */
   readonly localSize: number | null;
   /** Heads to compare for predicates that depend on the head; 1 when the config does not say. */
   readonly heads: number;
+  /** Where the mask will be used. */
   readonly device: DeviceName;
 }
 
@@ -137,10 +143,16 @@ class Scratch {
   }
 
   /** The row of relative query `q`, or null when nothing is visible. Valid until the next call. */
-  row(program: RowProgram, b: number, h: number, q: number): Readonly<{ start: number; end: number; bits: Uint8Array | null }> | null {
+  row(
+    program: RowProgram,
+    b: number,
+    h: number,
+    q: number,
+  ): Readonly<{ start: number; end: number; bits: Uint8Array | null }> | null {
     const { keys, keyOffset, queryOffset, padding } = this.#frame;
     const query = q + queryOffset;
-    const start = clamp(program.lo(b, query) - keyOffset, keys), end = clamp(program.hi(b, query) - keyOffset, keys);
+    const start = clamp(program.lo(b, query) - keyOffset, keys),
+      end = clamp(program.hi(b, query) - keyOffset, keys);
     if (start >= end) return null;
     const row = this.#row;
     row.start = start;
@@ -160,5 +172,3 @@ class Scratch {
 export function isShared(frame: Frame, program: RowProgram): boolean {
   return frame.batch > 1 && frame.padding === null && !program.perBatch;
 }
-
-export { compile };

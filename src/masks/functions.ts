@@ -1,5 +1,5 @@
 /**
- * Mask predicates and their algebra: `(batch, head, q, kv) → boolean` over absolute positions.
+ * Mask predicates: `(batch, head, q, kv) → boolean` over absolute positions.
  *
  * In the grids ■ is visible and ⬚ hidden, one row per query; a test draws them again.
  * Method: Transformers' `masking_utils`, PyTorch's flex attention `mask_mod`.
@@ -8,6 +8,7 @@
  */
 import { InvalidArgument } from "../errors.ts";
 import type { Tensor } from "../tensor.ts";
+import { and_masks, checkSize } from "./algebra.ts";
 import { type Matrix, readIds, readMask, readVector, rowStart } from "./input.ts";
 import { describe } from "./structure.ts";
 import type { MaskFunction, MatrixInput } from "./types.ts";
@@ -105,7 +106,9 @@ export function chunked_overlay(
   const of = (b: number): number => {
     const p = padding.length === 1 ? padding[0] : padding[b];
     if (p === undefined) {
-      throw new InvalidArgument(`Cannot read left_padding of batch row ${b}: there are only ${padding.length} rows`);
+      throw new InvalidArgument(
+        `Cannot read left_padding of batch row ${b}: there are only ${padding.length} rows`,
+      );
     }
     return p;
   };
@@ -272,85 +275,13 @@ export function blockwise_overlay(ids: MatrixInput): MaskFunction {
  */
 export function padding_mask_function(mask: MatrixInput): MaskFunction {
   const m = readMask(mask, "the padding mask");
-  return describe((b, _h, _q, kv) => kv >= 0 && kv < m.cols && m.data[rowStart(m, b, "the padding mask") + kv] === 1, {
-    kind: "keys",
-    mask: m,
-  });
-}
-
-/**
- * Visible where every predicate says so; without arguments everywhere.
- *
- * @throws {InvalidArgument} for an argument that is not callable.
- */
-export function and_masks(...mask_functions: MaskFunction[]): MaskFunction {
-  checkCallable(mask_functions, "and_masks");
-  return describe((b, h, q, kv) => mask_functions.every((f) => f(b, h, q, kv)), {
-    kind: "and",
-    parts: mask_functions,
-  });
-}
-
-/**
- * Visible where any predicate says so; without arguments nowhere.
- *
- * @throws {InvalidArgument} for an argument that is not callable.
- */
-export function or_masks(...mask_functions: MaskFunction[]): MaskFunction {
-  checkCallable(mask_functions, "or_masks");
-  return describe((b, h, q, kv) => mask_functions.some((f) => f(b, h, q, kv)), {
-    kind: "or",
-    parts: mask_functions,
-  });
-}
-
-/**
- * The predicate seen from positions that start at 0: `fn(b, h, q + q_offset, kv + kv_offset)`.
- *
- * `add_offsets_to_mask_function(causal_mask_function, 2, 0)`:
- *
- * ```text
- *      kv 0…4
- * q 0  ■ ■ ■ ⬚ ⬚
- * q 1  ■ ■ ■ ■ ⬚
- * q 2  ■ ■ ■ ■ ■
- * ```
- *
- * @throws {InvalidArgument} for a predicate that is not callable or offsets that are not integers.
- */
-export function add_offsets_to_mask_function(fn: MaskFunction, q_offset: number, kv_offset: number): MaskFunction {
-  checkCallable([fn], "add_offsets_to_mask_function");
-  for (const offset of [q_offset, kv_offset]) {
-    if (!Number.isSafeInteger(offset)) {
-      throw new InvalidArgument(`Cannot shift a mask function by ${String(offset)}: expected an integer offset`);
-    }
-  }
-  return describe((b, h, q, kv) => fn(b, h, q + q_offset, kv + kv_offset), {
-    kind: "shift",
-    of: fn,
-    q: q_offset,
-    kv: kv_offset,
-  });
-}
-
-/** Checks that every argument is a function. @throws {InvalidArgument} */
-export function checkCallable(fns: readonly unknown[], what: string): void {
-  fns.forEach((fn, i) => {
-    if (typeof fn !== "function") {
-      throw new InvalidArgument(
-        `Cannot use argument ${i} of ${what}: expected a callable mask function (b, h, q, kv) => boolean, got ${
-          fn === null ? "null" : typeof fn
-        }`,
-      );
-    }
-  });
-}
-
-/** Checks a window or chunk size. @throws {InvalidArgument} */
-export function checkSize(size: unknown, what: string): asserts size is number {
-  if (typeof size !== "number" || !Number.isSafeInteger(size) || size < 1) {
-    throw new InvalidArgument(`Cannot use ${String(size)} as ${what}: expected an integer ≥ 1`);
-  }
+  return describe(
+    (b, _h, _q, kv) => kv >= 0 && kv < m.cols && m.data[rowStart(m, b, "the padding mask") + kv] === 1,
+    {
+      kind: "keys",
+      mask: m,
+    },
+  );
 }
 
 /** Query and key carry the same id, which is at least `min`; beyond the ends of `ids` (B, length) nothing is visible. */

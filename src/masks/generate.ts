@@ -7,7 +7,11 @@ import { convertTo } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
 import { Tensor } from "../tensor.ts";
 import { layerTypes, sizeField, textConfig } from "./config.ts";
-import { create_causal_mask, create_chunked_causal_mask, create_sliding_window_causal_mask } from "./create.ts";
+import {
+  create_causal_mask,
+  create_chunked_causal_mask,
+  create_sliding_window_causal_mask,
+} from "./create.ts";
 import { readMask } from "./input.ts";
 import type { AttentionMask, BlockMaskLike, MaskArgs } from "./types.ts";
 
@@ -72,4 +76,3 @@ function rawMask(mask: MaskArgs["attention_mask"]): AttentionMask {
 function isBlockMask(mask: NonNullable<MaskArgs["attention_mask"]>): mask is BlockMaskLike {
   return !Array.isArray(mask) && "kv_num_blocks" in mask;
 }
-

@@ -21,7 +21,9 @@ export interface Matrix<T extends Uint8Array | Int32Array = Uint8Array | Int32Ar
 /** Start of batch row `b` in a matrix. @throws {InvalidArgument} when there is no such row. */
 export function rowStart(m: Matrix, b: number, what: string): number {
   if (m.rows === 1) return 0;
-  if (b >= m.rows) throw new InvalidArgument(`Cannot read ${what} of batch row ${b}: there are only ${m.rows} rows`);
+  if (b >= m.rows) {
+    throw new InvalidArgument(`Cannot read ${what} of batch row ${b}: there are only ${m.rows} rows`);
+  }
   return b * m.cols;
 }
 
@@ -36,9 +38,9 @@ export function readMask(input: MatrixInput, what: string): Matrix<Uint8Array> {
     const v = Number(values[i]);
     if (v !== 0 && v !== 1) {
       throw new InvalidArgument(
-        `Cannot use ${what} as a mask: expected 1 for real tokens and 0 for padding, row ${Math.floor(i / cols)} column ${
-          i % cols
-        } is ${v}`,
+        `Cannot use ${what} as a mask: expected 1 for real tokens and 0 for padding, row ${
+          Math.floor(i / cols)
+        } column ${i % cols} is ${v}`,
       );
     }
     data[i] = v;
@@ -73,11 +75,17 @@ export function readVector(input: number | readonly number[] | Tensor, what: str
     }
     list = Array.from(present(input.dtype, hostData(input)), Number);
   } else if (Array.isArray(input)) list = input.map(Number);
-  else throw new InvalidArgument(`Cannot use ${what}: expected a number, an array or a tensor, got ${typeof input}`);
+  else {throw new InvalidArgument(
+      `Cannot use ${what}: expected a number, an array or a tensor, got ${typeof input}`,
+    );}
   for (const v of list) {
-    if (!Number.isSafeInteger(v)) throw new InvalidArgument(`Cannot use ${what}: expected integers, got ${v}`);
+    if (!Number.isSafeInteger(v)) {
+      throw new InvalidArgument(`Cannot use ${what}: expected integers, got ${v}`);
+    }
   }
-  if (list.length === 0) throw new InvalidArgument(`Cannot use ${what}: expected at least one value, got none`);
+  if (list.length === 0) {
+    throw new InvalidArgument(`Cannot use ${what}: expected at least one value, got none`);
+  }
   return list;
 }
 
@@ -97,22 +105,30 @@ function readValues(input: MatrixInput, what: string): Values {
     return { values: present(input.dtype, hostData(input)), rows, cols, isBool: input.dtype === "bool" };
   }
   if (!Array.isArray(input)) {
-    throw new InvalidArgument(`Cannot use ${what}: expected a tensor or nested arrays, got ${describe(input)}`);
+    throw new InvalidArgument(
+      `Cannot use ${what}: expected a tensor or nested arrays, got ${describe(input)}`,
+    );
   }
   const values: unknown[] = [];
   let cols: number | undefined;
   for (const row of input as readonly unknown[]) {
     if (!Array.isArray(row) && !ArrayBuffer.isView(row)) {
-      throw new InvalidArgument(`Cannot use ${what}: expected rows of numbers (B, length), got a row that is ${describe(row)}`);
+      throw new InvalidArgument(
+        `Cannot use ${what}: expected rows of numbers (B, length), got a row that is ${describe(row)}`,
+      );
     }
     const cells = Array.from(row as ArrayLike<unknown>);
     if (cols !== undefined && cells.length !== cols) {
-      throw new InvalidArgument(`Cannot use ${what}: a row of ${cells.length} elements beside one of ${cols}`);
+      throw new InvalidArgument(
+        `Cannot use ${what}: a row of ${cells.length} elements beside one of ${cols}`,
+      );
     }
     cols = cells.length;
     for (const cell of cells) {
       if (typeof cell !== "number" && typeof cell !== "boolean" && typeof cell !== "bigint") {
-        throw new InvalidArgument(`Cannot use ${what}: expected numbers in shape (B, length), got ${describe(cell)}`);
+        throw new InvalidArgument(
+          `Cannot use ${what}: expected numbers in shape (B, length), got ${describe(cell)}`,
+        );
       }
       values.push(cell);
     }
@@ -122,5 +138,9 @@ function readValues(input: MatrixInput, what: string): Values {
 
 function describe(x: unknown): string {
   if (x === null) return "null";
-  return Array.isArray(x) ? "a deeper array" : typeof x === "object" ? "an object" : `${typeof x} ${String(x)}`;
+  return Array.isArray(x)
+    ? "a deeper array"
+    : typeof x === "object"
+    ? "an object"
+    : `${typeof x} ${String(x)}`;
 }

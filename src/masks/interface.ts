@@ -14,9 +14,11 @@ const formatters = new GlobalEntries<MaskFormatter>("attention mask formatter");
  *
  * @example
  * ```ts
- * import { AttentionMaskInterface, sdpa_mask } from "./mod.ts";
+ * import { assert } from "@std/assert";
+ * import { sdpa_mask } from "./format_sdpa.ts";
+ *
  * AttentionMaskInterface.register("my_attention", sdpa_mask);
- * console.assert(new AttentionMaskInterface().has("my_attention"));
+ * assert(new AttentionMaskInterface().has("my_attention"));
  * ```
  */
 export class AttentionMaskInterface extends Registry<MaskFormatter> {
@@ -33,7 +35,9 @@ export class AttentionMaskInterface extends Registry<MaskFormatter> {
   /** The formatter of an implementation; `paged|X` without an entry of its own is X. Undefined when there is none. */
   resolve(attn_implementation: string): MaskFormatter | undefined {
     return this.get(attn_implementation) ??
-      (attn_implementation.startsWith("paged|") ? this.get(attn_implementation.slice("paged|".length)) : undefined);
+      (attn_implementation.startsWith("paged|")
+        ? this.get(attn_implementation.slice("paged|".length))
+        : undefined);
   }
 
   /**
@@ -42,10 +46,13 @@ export class AttentionMaskInterface extends Registry<MaskFormatter> {
    * @throws {InvalidArgument} for an unknown name, listing the known ones.
    */
   get_interface(attn_implementation: string, fallback: MaskFormatter): MaskFormatter {
-    const found = this.resolve(attn_implementation) ?? (attn_implementation === "eager" ? fallback : undefined);
+    const found = this.resolve(attn_implementation) ??
+      (attn_implementation === "eager" ? fallback : undefined);
     if (found === undefined) {
       throw new InvalidArgument(
-        `Cannot find a mask formatter for "${attn_implementation}": registered names are ${this.valid_keys().join(", ")}`,
+        `Cannot find a mask formatter for "${attn_implementation}": registered names are ${
+          this.valid_keys().join(", ")
+        }`,
       );
     }
     return found;

@@ -5,7 +5,8 @@
  */
 import { InvalidArgument } from "../errors.ts";
 import { Tensor } from "../tensor.ts";
-import { and_masks, same_id_mask_function } from "./functions.ts";
+import { and_masks } from "./algebra.ts";
+import { same_id_mask_function } from "./functions.ts";
 import { type Matrix, readIds, rowStart } from "./input.ts";
 import { describe } from "./structure.ts";
 import type { MaskFunction, MatrixInput } from "./types.ts";
@@ -13,6 +14,14 @@ import type { MaskFunction, MatrixInput } from "./types.ts";
 /**
  * Numbers the sequences packed into each row: (B, Q) positions → (B, Q) int64 ids that grow wherever a position
  * is not its predecessor's plus one, or null when every row is one sequence.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(await find_packed_sequence_indices([[0, 1, 0, 1, 2]])?.tolist(), [[0, 0, 1, 1, 1]]);
+ * assertEquals(find_packed_sequence_indices([[5, 6, 7]]), null);
+ * ```
  *
  * @throws {InvalidArgument} for another rank or positions that are not integers.
  */
@@ -74,7 +83,9 @@ function isConsecutive(positions: Matrix<Int32Array>, ids: Matrix<Int32Array>): 
   const { cols, data } = positions;
   for (let i = 0; i < data.length; i++) {
     if (i % cols === 0) continue;
-    if (ids.data[i] === ids.data[i - 1] ? data[i] !== data[i - 1]! + 1 : ids.data[i]! < ids.data[i - 1]!) return false;
+    if (ids.data[i] === ids.data[i - 1] ? data[i] !== data[i - 1]! + 1 : ids.data[i]! < ids.data[i - 1]!) {
+      return false;
+    }
   }
   return true;
 }
@@ -110,6 +121,8 @@ export function flashSequences(position_ids: MatrixInput): FlashSequences {
   }
   const cuSeqLens = Int32Array.of(...starts, rows * cols);
   let maxLength = 0;
-  for (let i = 1; i < cuSeqLens.length; i++) maxLength = Math.max(maxLength, cuSeqLens[i]! - cuSeqLens[i - 1]!);
+  for (let i = 1; i < cuSeqLens.length; i++) {
+    maxLength = Math.max(maxLength, cuSeqLens[i]! - cuSeqLens[i - 1]!);
+  }
   return { isPacked, cuSeqLens, maxLength };
 }

@@ -7,8 +7,8 @@ import type { DeviceName } from "../devices/device.ts";
 import { type DType, isFloat } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
 import { Tensor } from "../tensor.ts";
-import { warnOnce } from "./warn.ts";
-import { checkCallable } from "./functions.ts";
+import { warnOnce } from "../notice.ts";
+import { checkCallable } from "./algebra.ts";
 import { type Matrix, readIds, readMask } from "./input.ts";
 import { ALL_MASK_ATTENTION_FUNCTIONS } from "./interface.ts";
 import { packedIds } from "./packed.ts";
@@ -16,13 +16,21 @@ import type { AttentionMask, BlockMaskLike, EmbedsLike, MaskArgs, MaskFormatter 
 
 /** What a builder works with. */
 export interface Prepared {
+  /** The active formatter. */
   readonly format: MaskFormatter;
+  /** B. */
   readonly batch: number;
+  /** Q. */
   readonly queries: number;
+  /** N. */
   readonly keys: number;
+  /** Absolute position of the first query. */
   readonly queryOffset: number;
+  /** Absolute position of the first key. */
   readonly keyOffset: number;
+  /** dtype of additive masks. */
   readonly dtype: DType;
+  /** Where the mask will be used. */
   readonly device: DeviceName;
   /** (B, length) bool in absolute positions. */
   readonly padding: Matrix<Uint8Array> | null;
@@ -52,7 +60,9 @@ const KNOWN = new Set([
 export function checkArgs(args: MaskArgs, builder: string): void {
   for (const key of Object.keys(args)) {
     if (!KNOWN.has(key)) {
-      throw new InvalidArgument(`Cannot ${builder} with option "${key}": known options are ${[...KNOWN].join(", ")}`);
+      throw new InvalidArgument(
+        `Cannot ${builder} with option "${key}": known options are ${[...KNOWN].join(", ")}`,
+      );
     }
   }
   if (typeof args.config !== "object" || args.config === null) {
@@ -84,7 +94,9 @@ export function prepare(args: MaskArgs, options: PrepareOptions): { mask: Attent
   if (format === null) return { mask: null };
 
   const embeds = checkEmbeds(args.inputs_embeds, "inputs_embeds");
-  const encoder = args.encoder_hidden_states ? checkEmbeds(args.encoder_hidden_states, "encoder_hidden_states") : null;
+  const encoder = args.encoder_hidden_states
+    ? checkEmbeds(args.encoder_hidden_states, "encoder_hidden_states")
+    : null;
   const source = options.cross && encoder !== null ? encoder : embeds;
   const batch = source.shape[0]!, queries = embeds.shape[1]!;
   const padding = attention_mask ? readMask(attention_mask, "attention_mask") : null;

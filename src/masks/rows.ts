@@ -14,7 +14,7 @@ import { type PackedStructure, type SameStructure, structureOf } from "./structu
 import type { MaskFunction } from "./types.ts";
 
 /** Clears the hidden keys of `row`, whose element i is key `from + i`; visible ones are 1 on entry. */
-type Narrow = (b: number, h: number, q: number, from: number, row: Uint8Array) => void;
+export type Narrow = (b: number, h: number, q: number, from: number, row: Uint8Array) => void;
 
 /** A predicate, ready to compute rows. Bounds are absolute key positions and may be infinite. */
 export interface RowProgram {
@@ -76,9 +76,9 @@ function pointwise(fn: MaskFunction): Narrow {
       const visible: unknown = fn(b, h, q, from + i);
       if (typeof visible !== "boolean") {
         throw new InvalidArgument(
-          `Cannot use a mask function that returns ${visible === null ? "null" : typeof visible}: expected a boolean (b=${b}, h=${h}, q=${q}, kv=${
-            from + i
-          })`,
+          `Cannot use a mask function that returns ${
+            visible === null ? "null" : typeof visible
+          }: expected a boolean (b=${b}, h=${h}, q=${q}, kv=${from + i})`,
         );
       }
       if (!visible) row[i] = 0;
@@ -163,7 +163,7 @@ function compileSame({ ids, min }: SameStructure): RowProgram {
     hi: (b, q) => outside(q) ? 0 : end[at(b, q)]!,
     narrow: runs ? null : (b, _h, q, from, row) => {
       const id = data[at(b, q)], start = at(b, from);
-      for (let i = 0; i < row.length; i++) { if (data[start + i] !== id) row[i] = 0; }
+      for (let i = 0; i < row.length; i++) if (data[start + i] !== id) row[i] = 0;
     },
     perBatch: rows > 1,
     opaque: false,
@@ -174,7 +174,8 @@ function compileSame({ ids, min }: SameStructure): RowProgram {
 function compilePacked({ of, positions, ids }: PackedStructure): RowProgram {
   const same = compileSame({ kind: "same", ids, min: -Infinity });
   const inner = compile(of);
-  const position = (b: number, q: number): number => positions.data[rowStart(positions, b, "position_ids") + q] ?? 0;
+  const position = (b: number, q: number): number =>
+    positions.data[rowStart(positions, b, "position_ids") + q] ?? 0;
   return {
     lo: (b, q) => Math.max(same.lo(b, q), inner.lo(b, position(b, q)) - position(b, q) + q),
     hi: (b, q) => Math.min(same.hi(b, q), inner.hi(b, position(b, q)) - position(b, q) + q),

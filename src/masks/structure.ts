@@ -11,6 +11,7 @@ import type { MaskFunction } from "./types.ts";
 
 /** Visible keys of query `q` are lo ≤ kv < hi. */
 export interface IntervalStructure {
+  /** Discriminates. */
   readonly kind: "interval";
   /** First visible key; −∞ for no limit. */
   lo(b: number, q: number): number;
@@ -22,36 +23,51 @@ export interface IntervalStructure {
 
 /** Visible keys do not depend on the query: `mask[b][kv]`, false beyond the end. */
 export interface KeysStructure {
+  /** Discriminates. */
   readonly kind: "keys";
+  /** (B, length) bool. */
   readonly mask: Matrix<Uint8Array>;
 }
 
 /** Query and key carry the same id: `ids[b][q] == ids[b][kv] ≥ min`, false beyond the end. */
 export interface SameStructure {
+  /** Discriminates. */
   readonly kind: "same";
+  /** (B, length). */
   readonly ids: Matrix<Int32Array>;
+  /** Smaller ids see nothing. */
   readonly min: number;
 }
 
 /** All or any of the parts. */
 export interface CombinedStructure {
+  /** Discriminates. */
   readonly kind: "and" | "or";
+  /** The combined predicates. */
   readonly parts: readonly MaskFunction[];
 }
 
 /** `of(b, h, q + q_offset, kv + kv_offset)`. */
 export interface ShiftedStructure {
+  /** Discriminates. */
   readonly kind: "shift";
+  /** The shifted predicate. */
   readonly of: MaskFunction;
+  /** Added to the query position. */
   readonly q: number;
+  /** Added to the key position. */
   readonly kv: number;
 }
 
 /** `of` seen with positions that restart in every packed sequence. Positions are consecutive within an id. */
 export interface PackedStructure {
+  /** Discriminates. */
   readonly kind: "packed";
+  /** The predicate inside a sequence. */
   readonly of: MaskFunction;
+  /** (B, length) positions that restart. */
   readonly positions: Matrix<Int32Array>;
+  /** (B, length) ids of the sequences. */
   readonly ids: Matrix<Int32Array>;
 }
 

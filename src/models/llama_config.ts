@@ -36,9 +36,13 @@ export type RopeParameters =
 
 /** A checked Llama configuration. */
 export interface LlamaFields {
+  /** Rows of the embedding. */
   readonly vocab_size: number;
+  /** Width of the residual stream. */
   readonly hidden_size: number;
+  /** Width of the feed-forward layer. */
   readonly intermediate_size: number;
+  /** Number of decoder layers. */
   readonly num_hidden_layers: number;
   /** H */
   readonly num_attention_heads: number;
@@ -46,18 +50,29 @@ export interface LlamaFields {
   readonly num_key_value_heads: number;
   /** D, even. */
   readonly head_dim: number;
+  /** Added to the mean square before its root. */
   readonly rms_norm_eps: number;
+  /** Rotary embedding. */
   readonly rope: RopeParameters;
+  /** Whether the four attention projections have a bias. */
   readonly attention_bias: boolean;
+  /** Whether the feed-forward projections have a bias. */
   readonly mlp_bias: boolean;
+  /** Whether the output projection is the embedding. */
   readonly tie_word_embeddings: boolean;
+  /** Activation of the gate. */
   readonly hidden_act: Activation;
+  /** Positions the model was trained for. */
   readonly max_position_embeddings: number;
   /** Keys a query sees, itself included, or null for all. */
   readonly sliding_window: number | null;
+  /** Used in training only. */
   readonly attention_dropout: number;
+  /** Token that begins a text. */
   readonly bos_token_id: number | null;
+  /** Tokens that end a text; empty when none does. */
   readonly eos_token_ids: readonly number[];
+  /** Token that fills a batch. */
   readonly pad_token_id: number | null;
   /** null leaves it to the model, which is causal. */
   readonly is_causal: boolean | null;

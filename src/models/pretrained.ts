@@ -16,7 +16,7 @@ import { generate, type GenerateOptions } from "../generation/generate.ts";
 import type { AttentionPlan } from "../layers/attention.ts";
 import type { Parameters } from "../layers/parameter.ts";
 import { warnOnce } from "../notice.ts";
-import { Tensor } from "../tensor.ts";
+import { type NestedArray, Tensor } from "../tensor.ts";
 import {
   checkEmbeds,
   checkIds,
@@ -37,7 +37,7 @@ export interface Call {
   readonly input_ids: Tensor | null;
   readonly inputs_embeds: Tensor | null;
   /** As given, for the mask builders. */
-  readonly attention_mask: ForwardInputs["attention_mask"] | null;
+  readonly attention_mask: Tensor | NestedArray | null;
   /** Whether the caller gave positions: only then can they mean packed sequences. */
   readonly position_ids: Tensor | null;
   /** (B, N) int32 for the rotary embedding. */

@@ -199,7 +199,7 @@ Deno.test("safetensors: writing refuses what could not be read", async (t) => {
       "its shape is [-2]",
     ],
     ["overflow", () => writeSafetensors({ a: { dtype: "float32", shape: [2 ** 50, 8], data } }), "its shape"],
-    ["reserved", () => writeSafetensors({ constructor: { dtype: "float32", shape: [2], data } }), "reserved"],
+    ["reserved", () => writeSafetensors({ prototype: { dtype: "float32", shape: [2], data } }), "reserved"],
     ["empty name", () => writeSafetensors({ "": { dtype: "float32", shape: [2], data } }), "1 to 1024"],
   ];
   for (const [what, act, says] of cases) {

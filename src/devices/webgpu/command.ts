@@ -4,8 +4,7 @@
  *
  * @module
  */
-import type { View } from "../device.ts";
-import type { WebGpuAllocation } from "./memory.ts";
+import type { Slot, WebGpuAllocation } from "./memory.ts";
 import type { Stem } from "./shaders.ts";
 import type { Constants } from "./template.ts";
 
@@ -15,6 +14,8 @@ export const PARAM_BYTES = 256;
 /** A range of a buffer as a storage binding. */
 export interface Binding {
   readonly allocation: WebGpuAllocation;
+  /** The allocation's slot when this was recorded: it may be released, and its slot given out again, before the flush. */
+  readonly slot: Slot;
   readonly write: boolean;
   /** First byte, a multiple of 256; the whole buffer when `size` is 0. */
   readonly start: number;
@@ -34,13 +35,13 @@ export interface Dispatch {
   readonly grid: readonly [number, number, number];
   /** Allocations whose every byte this writes. */
   readonly fills: readonly WebGpuAllocation[];
-  /** Slots at the time of recording, in order of `bindings`: the allocations may be released before the flush. */
 }
 
 /** Host bytes to put at a multiple of four. */
 export interface Write {
   readonly kind: "write";
   readonly allocation: WebGpuAllocation;
+  readonly slot: Slot;
   readonly byteOffset: number;
   readonly data: Uint8Array<ArrayBuffer>;
   readonly fills: readonly WebGpuAllocation[];
@@ -50,6 +51,7 @@ export interface Write {
 export interface Read {
   readonly kind: "read";
   readonly allocation: WebGpuAllocation;
+  readonly slot: Slot;
   readonly byteOffset: number;
   readonly bytes: number;
   readonly resolve: (bytes: Uint8Array<ArrayBuffer>) => void;

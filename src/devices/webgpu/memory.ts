@@ -28,8 +28,8 @@ export class WebGpuAllocation implements Allocation {
   dropped = false;
   #slot: Slot | null;
 
-  /** Wraps `slot` for `bytes` of `device`. */
-  constructor(readonly device: Device, readonly bytes: number, slot: Slot) {
+  /** Wraps `slot` for `bytes` of `device`. An `evictable` one is a copy of host data. */
+  constructor(readonly device: Device, readonly bytes: number, slot: Slot, readonly evictable: boolean) {
     this.#slot = slot;
   }
 
@@ -62,6 +62,8 @@ function sizeClass(bytes: number): number {
 export class Memory {
   /** Number of live allocations. */
   live = 0;
+  /** Number of live allocations that hold values which exist nowhere else. */
+  pinned = 0;
   /** Bytes in live allocations. */
   bytes = 0;
   /** The most `bytes` ever was. */
@@ -73,18 +75,24 @@ export class Memory {
   #flushes = 0;
 
   /** Reserves a slot. @throws {OutOfMemory} when no buffer can be that large */
-  allocate(device: Device, bytes: number): WebGpuAllocation {
-    if (!Number.isSafeInteger(bytes) || bytes < 0) throw new InvalidArgument(`Cannot allocate ${bytes} bytes`);
+  allocate(device: Device, bytes: number, evictable: boolean): WebGpuAllocation {
+    if (!Number.isSafeInteger(bytes) || bytes < 0) {
+      throw new InvalidArgument(`Cannot allocate ${bytes} bytes`);
+    }
     let size = sizeClass(bytes);
     if (size > this.limit) size = Math.ceil(bytes / 256) * 256;
     if (size > this.limit) {
-      throw new OutOfMemory(`Cannot allocate ${bytes} bytes on webgpu: the adapter's largest buffer is ${this.limit} bytes`);
+      throw new OutOfMemory(
+        `Cannot allocate ${bytes} bytes on webgpu: the adapter's largest buffer is ${this.limit} bytes`,
+      );
     }
-    const slot = this.#free.get(size)?.pop() ?? { id: this.#nextId++, size, buffer: null, submission: -1, freed: 0 };
+    const slot = this.#free.get(size)?.pop() ??
+      { id: this.#nextId++, size, buffer: null, submission: -1, freed: 0 };
     this.live++;
+    if (!evictable) this.pinned++;
     this.bytes += bytes;
     this.peak = Math.max(this.peak, this.bytes);
-    return new WebGpuAllocation(device, bytes, slot);
+    return new WebGpuAllocation(device, bytes, slot, evictable);
   }
 
   /** Makes the slot available to whatever is recorded from now on. Releasing twice does nothing. */
@@ -96,6 +104,7 @@ export class Memory {
     if (list) list.push(slot);
     else this.#free.set(slot.size, [slot]);
     this.live--;
+    if (!allocation.evictable) this.pinned--;
     this.bytes -= allocation.bytes;
   }
 
@@ -104,10 +113,12 @@ export class Memory {
     this.#flushes++;
     let any = false;
     for (const [size, list] of this.#free) {
-      const kept = list.filter((slot) => !all && this.#flushes - slot.freed <= IDLE_FLUSHES);
-      if (kept.length === list.length) continue;
+      const kept: Slot[] = [];
       for (const slot of list) {
-        if (kept.includes(slot)) continue;
+        if (!all && this.#flushes - slot.freed <= IDLE_FLUSHES) {
+          kept.push(slot);
+          continue;
+        }
         any ||= slot.buffer !== null;
         slot.buffer?.destroy();
         slot.buffer = null;

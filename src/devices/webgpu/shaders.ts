@@ -417,7 +417,7 @@ s[i] = 0.0;
 }
 for (var d0 = 0u; d0 < D4; d0 += DC) {
 workgroupBarrier();
-//#unroll
+//#unroll DEEP
 for (var u = 0u; u < Q_TURNS; u++) {
 let i = t + u * THREADS;
 let row = row0 + i / DC;
@@ -430,7 +430,7 @@ x = query4(p.q_offset + b * p.q_b + (head0 + row / p.q) * p.q_h + row % p.q * p.
 stage[i / DC * PITCH + i % DC] = x;
 }
 }
-//#unroll
+//#unroll DEEP
 for (var u = 0u; u < K_TURNS; u++) {
 let i = t + u * THREADS;
 let j = j0 + i / DC;
@@ -442,7 +442,7 @@ stage[KEYS + i / DC * PITCH + i % DC] = x;
 }
 }
 workgroupBarrier();
-//#unroll
+//#unroll DEEP
 for (var d = 0u; d < DC; d++) {
 //#unroll
 for (var r = 0u; r < 4u; r++) {
@@ -522,7 +522,7 @@ stage[(tx + c * 8u) * P_PITCH + ty] = w;
 }
 for (var v0 = 0u; v0 < BK; v0 += VC) {
 if (v0 > 0u) { workgroupBarrier(); }
-//#unroll
+//#unroll DEEP
 for (var u = 0u; u < V_TURNS; u++) {
 let i = t + u * THREADS;
 let j = j0 + v0 + i / DV4;
@@ -534,7 +534,7 @@ stage[VALUES + i] = x;
 }
 }
 workgroupBarrier();
-//#unroll
+//#unroll DEEP
 for (var j = 0u; j < VC; j++) {
 let w = stage[(v0 + j) * P_PITCH + ty];
 //#unroll
@@ -732,7 +732,7 @@ acc[r] = 0.0;
 let reach = min(256u, p.i - first);
 for (var k = 0u; k < reach; k += 16u) {
 workgroupBarrier();
-//#unroll
+//#unroll DEEP
 for (var s = 0u; s < 4u; s++) {
 let i = t + s * 64u;
 let lane = i / 4u;
@@ -740,7 +740,7 @@ tile[lane * PITCH + i % 4u] = weight_at(o0 + lane / 4u, first + lane % 4u * 256u
 }
 workgroupBarrier();
 let at = first + lane_s * 256u + k;
-//#unroll
+//#unroll DEEP
 for (var s = 0u; s < 4u; s++) {
 let w = tile[t * PITCH + s];
 //#unroll
@@ -871,7 +871,7 @@ acc[r] = vec4<f32>(0.0);
 }
 for (var k0 = segment; k0 < end; k0 += STEP) {
 workgroupBarrier();
-//#unroll
+//#unroll DEEP
 for (var s = 0u; s < A_TURNS; s++) {
 let i = t + s * THREADS;
 let k = k0 + i % STEP;
@@ -880,7 +880,7 @@ if (i < A_TILE) {
 tile_a[i % STEP * TY + i / STEP] = vec4<f32>(a_at(a_base, row, k), a_at(a_base, row + 1u, k), a_at(a_base, row + 2u, k), a_at(a_base, row + 3u, k));
 }
 }
-//#unroll
+//#unroll DEEP
 for (var s = 0u; s < B_TURNS; s++) {
 let i = t + s * THREADS;
 //#if ALONG_P
@@ -894,7 +894,7 @@ let col = col0 + c * 4u;
 tile_b[k * 16u + c] = vec4<f32>(b_at(b_base, k0 + k, col), b_at(b_base, k0 + k, col + 1u), b_at(b_base, k0 + k, col + 2u), b_at(b_base, k0 + k, col + 3u));
 }
 workgroupBarrier();
-//#unroll
+//#unroll DEEP
 for (var k = 0u; k < STEP; k++) {
 let av = tile_a[k * TY + ty];
 let bv = tile_b[k * 16u + tx];

@@ -25,7 +25,9 @@ export function specialise(source: string, constants: Constants): string {
   return lines.map((line) =>
     line.replace(use, (_, name: string, index: string) => {
       const i = evaluate(index, env);
-      if (i === undefined || i >= scalars.get(name)!) throw new SyntaxError(`${name}[${index}] has no constant index`);
+      if (i === undefined || i >= scalars.get(name)!) {
+        throw new SyntaxError(`${name}[${index}] has no constant index`);
+      }
       return `${name}_${i}`;
     })
   ).join("\n");
@@ -34,8 +36,12 @@ export function specialise(source: string, constants: Constants): string {
 /** Default constants of a source, as its `//#constant`, `//#alias`, `//#storage` and `//#flags` lines declare them. */
 export function defaults(source: string): Constants {
   const out: Record<string, number | boolean | string> = {};
-  for (const [, name, value] of source.matchAll(/^\s*const (\w+): \w+ = (\d+)u?; \/\/#constant/gm)) out[name!] = Number(value);
-  for (const [, type, name] of source.matchAll(/(?:array<|alias \w+ = )(\w+)>?; \/\/#(?:storage|alias) (\w+)/gm)) {
+  for (const [, name, value] of source.matchAll(/^\s*const (\w+): \w+ = (\d+)u?; \/\/#constant/gm)) {
+    out[name!] = Number(value);
+  }
+  for (
+    const [, type, name] of source.matchAll(/(?:array<|alias \w+ = )(\w+)>?; \/\/#(?:storage|alias) (\w+)/gm)
+  ) {
     out[name!] ??= type!;
   }
   for (const [, pairs] of source.matchAll(/^\s*\/\/#flags (.*)$/gm)) {
@@ -76,10 +82,14 @@ function holds(condition: string, values: ReadonlyMap<string, unknown>): boolean
   return condition.split("||").some((any) =>
     any.split("&&").every((term) => {
       const [, not, name, op, right] = /^\s*(!?)(\w+)(?:\s*(==|!=)\s*(\w+))?\s*$/.exec(term) ?? [];
-      if (name === undefined) throw new SyntaxError(`//#if ${condition}: expected NAME, !NAME, NAME == value`);
+      if (name === undefined) {
+        throw new SyntaxError(`//#if ${condition}: expected NAME, !NAME, NAME == value`);
+      }
       if (!values.has(name)) throw new SyntaxError(`//#if ${condition}: ${name} has no value`);
       const value = values.get(name);
-      const plain = op === undefined ? value !== false && value !== 0 : (String(value) === right) === (op === "==");
+      const plain = op === undefined
+        ? value !== false && value !== 0
+        : (String(value) === right) === (op === "==");
       return plain !== (not === "!");
     })
   );
@@ -91,20 +101,20 @@ function declare(
   values: ReadonlyMap<string, number | boolean | string>,
   env: Map<string, number>,
 ): string[] {
-  return lines.map((line) => {
+  return lines.flatMap((line) => {
     const at = line.indexOf("//#");
     const code = (at < 0 ? line : line.slice(0, at)).trimEnd();
     const [word, first = "", second = ""] = at < 0 ? [""] : line.slice(at).split(/\s+/);
     let text = code;
-    if (word === "//#unroll" || word === "//#scalars") return line;
+    if (word === "//#unroll") return first === "" || values.get(first) === true ? [word] : [];
+    if (word === "//#scalars") return [line];
     if (word === "//#constant") text = code.replace(/= [^;]+;/, `= ${literal(code, values)};`);
     else if (word === "//#alias") text = code.replace(/= \w+;/, `= ${element(first, values).value};`);
     else if (word === "//#storage") {
       const { storage, bits } = element(first, values);
       const type = bits !== undefined && code.includes("read_write") ? "atomic<u32>" : storage;
       text = code.replace(/array<\w+>/, `array<${type}>`);
-    }
-    else if (word === "//#load") text = `${head(code)} { ${loader(first, element(second, values))} }`;
+    } else if (word === "//#load") text = `${head(code)} { ${loader(first, element(second, values))} }`;
     else if (word === "//#load4") text = `${head(code)} { ${vectorLoader(first, element(second, values))} }`;
     else if (word === "//#store") text = storer(head(code), first, element(second, values));
     else if (word === "//#bits") text = packer(head(code), element(first, values));
@@ -114,7 +124,7 @@ function declare(
       const value = evaluate(declared[2]!, env);
       if (value !== undefined) env.set(declared[1]!, value);
     }
-    return text;
+    return [text];
   });
 }
 
@@ -136,12 +146,18 @@ function element(name: string, values: ReadonlyMap<string, number | boolean | st
 }
 
 /** Replaces private arrays marked `//#scalars` by one variable per element. */
-function splitArrays(lines: readonly string[], env: ReadonlyMap<string, number>, found: Map<string, number>): string[] {
+function splitArrays(
+  lines: readonly string[],
+  env: ReadonlyMap<string, number>,
+  found: Map<string, number>,
+): string[] {
   return lines.flatMap((line) => {
     if (!line.endsWith("//#scalars")) return [line];
     const [, name, type, size] = /^var (\w+): array<(.+), ([^,]+)>;/.exec(line) ?? [];
     const n = evaluate(size ?? "", env);
-    if (name === undefined || n === undefined) throw new SyntaxError(`not an array of constant size: ${line}`);
+    if (name === undefined || n === undefined) {
+      throw new SyntaxError(`not an array of constant size: ${line}`);
+    }
     found.set(name, n);
     return Array.from({ length: n }, (_, i) => `var ${name}_${i}: ${type};`);
   });
@@ -151,12 +167,13 @@ function splitArrays(lines: readonly string[], env: ReadonlyMap<string, number>,
 function unroll(lines: readonly string[], env: ReadonlyMap<string, number>): string[] {
   const out: string[] = [];
   for (let i = 0; i < lines.length; i++) {
-    if (lines[i] !== "//#unroll") {
+    if (!lines[i]!.startsWith("//#unroll")) {
       out.push(lines[i]!);
       continue;
     }
     const loop = lines[i + 1] ?? "";
-    const [, name, from, to, step] = /^for \(var (\w+) = ([^;]+); \w+ < ([^;]+); \w+(?:\+\+| \+= ([^)]+))\) \{$/.exec(loop) ?? [];
+    const [, name, from, to, step] =
+      /^for \(var (\w+) = ([^;]+); \w+ < ([^;]+); \w+(?:\+\+| \+= ([^)]+))\) \{$/.exec(loop) ?? [];
     let end = i + 2;
     for (let depth = 1; end < lines.length; end++) {
       for (const c of lines[end]!) depth += c === "{" ? 1 : c === "}" ? -1 : 0;

@@ -3,6 +3,8 @@
 //! The functions below are the whole surface; each is a thin wrapper of a plain Rust function, so that the
 //! tests run without a WASM runtime. None of them panics on any input: a refusal is an error with a message.
 
+#[cfg(feature = "reader")]
+mod bytecode;
 #[cfg(feature = "inspect")]
 mod inspect;
 #[cfg(feature = "reader")]

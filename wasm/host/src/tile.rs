@@ -7,6 +7,7 @@
 //!
 //! Every value is an f32. Indices are exact below 2^24. Comparisons give 1 or 0.
 
+use crate::bytecode::{advance, get, int, leb, section, set, simd, splat_bits};
 use crate::json::MAX_SAFE;
 
 const MAX_OPS: usize = 256;
@@ -165,63 +166,6 @@ fn check(ops: &[u8], args: &[f64]) -> Result<Vec<Step>, String> {
         return Err(format!("expected one value left on the stack, found {depth}"));
     }
     Ok(steps)
-}
-
-fn leb(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// `i32.const` of a small non-negative number: the signed encoding needs its top bit clear.
-fn int(out: &mut Vec<u8>, value: u64) {
-    out.push(0x41);
-    leb_signed(out, value);
-}
-
-fn leb_signed(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x40 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn section(module: &mut Vec<u8>, id: u8, bytes: &[u8]) {
-    module.push(id);
-    leb(module, bytes.len() as u64);
-    module.extend(bytes);
-}
-
-fn get(out: &mut Vec<u8>, local: u8) {
-    out.extend([0x20, local]);
-}
-
-fn set(out: &mut Vec<u8>, local: u8) {
-    out.extend([0x21, local]);
-}
-
-fn simd(out: &mut Vec<u8>, op: u8) {
-    out.push(0xfd);
-    leb(out, u64::from(op));
-}
-
-/// A v128 constant of four equal 32-bit lanes.
-fn splat_bits(out: &mut Vec<u8>, bits: u32) {
-    simd(out, 0x0c);
-    for _ in 0..4 {
-        out.extend(bits.to_le_bytes());
-    }
-}
-
-/// `local += step`.
-fn advance(out: &mut Vec<u8>, local: u8, step: u64) {
-    get(out, local);
-    int(out, step);
-    out.push(0x6a);
-    set(out, local);
 }
 
 fn function(steps: &[Step]) -> Vec<u8> {
@@ -412,63 +356,5 @@ fn vector(out: &mut Vec<u8>, &(op, first, second, value): &Step) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn code(name: &str) -> u8 {
-        OPS.iter().position(|op| op.0 == name).unwrap() as u8
-    }
-
-    fn program(words: &str) -> (Vec<u8>, Vec<f64>) {
-        let (mut ops, mut args) = (Vec::new(), Vec::new());
-        for word in words.split_whitespace() {
-            match word.parse::<f64>() {
-                Ok(number) => args.push(number),
-                Err(_) => ops.push(code(word)),
-            }
-        }
-        (ops, args)
-    }
-
-    #[cfg(feature = "inspect")]
-    #[test]
-    fn every_operation_encodes_a_valid_module() {
-        let (ops, args) = program(
-            "score b h add q k sub mul add const 0.5 div param 65535 max param 0 min neg abs floor sqrt \
-             h lookup 7 300 add const 1 lt const 2 le const 3 eq score const -1 select",
-        );
-        for shared in [false, true] {
-            let module = encode(&ops, &args, shared).unwrap();
-            let report = crate::inspect::inspect(&module, u32::from(shared) << 1).unwrap();
-            assert!(report.contains("\"name\":\"tile\""), "{report}");
-        }
-    }
-
-    #[test]
-    fn refuses_malformed_programs() {
-        for (words, part) in [
-            ("", "1 to 256"),
-            ("add", "found 0"),
-            ("score add", "found 1"),
-            ("score q", "one value left"),
-            ("const", "1 arguments, found 0"),
-            ("lookup", "1 values on the stack"),
-            ("q lookup 1", "2 arguments, found 1"),
-            ("q lookup 1 0", "at least one"),
-            ("q lookup 1 65536", "at most 65536"),
-            ("param 65536", "at most 65536"),
-            ("param 0.5", "non-negative integer"),
-            ("param -1", "non-negative integer"),
-            ("param NaN", "non-negative integer"),
-            ("const NaN", "found NaN"),
-            ("score 1", "no more arguments"),
-        ] {
-            let (ops, args) = program(words);
-            let error = encode(&ops, &args, false).unwrap_err();
-            assert!(error.contains(part), "{words}: {error}");
-        }
-        assert!(encode(&[22], &[], false).unwrap_err().contains("unknown code 22"));
-        assert!(encode(&[0; 257], &[], false).unwrap_err().contains("1 to 256"));
-        assert!(encode(&[0; 100], &[], false).unwrap_err().contains("at most 64"));
-    }
-}
+#[path = "tile_test.rs"]
+mod tests;

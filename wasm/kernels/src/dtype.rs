@@ -234,7 +234,11 @@ mod tests {
                 assert_eq!(to_half(x), h);
                 let exponent = (h >> 10 & 31) as i32;
                 let fraction = (h & 0x3ff) as f64;
-                let scale = if exponent == 0 { fraction / 1024.0 * 2f64.powi(-14) } else { (1.0 + fraction / 1024.0) * 2f64.powi(exponent - 15) };
+                let scale = if exponent == 0 {
+                    fraction / 1024.0 * 2f64.powi(-14)
+                } else {
+                    (1.0 + fraction / 1024.0) * 2f64.powi(exponent - 15)
+                };
                 if !special {
                     assert_eq!(x.abs() as f64, scale);
                 }

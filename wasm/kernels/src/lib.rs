@@ -12,11 +12,27 @@
 #![cfg_attr(not(test), no_std)]
 #![allow(clippy::missing_safety_doc)]
 
-pub mod dtype;
-pub mod math;
-pub mod simd;
+mod attention;
+mod decode;
+mod dtype;
+mod eager;
+mod embedding;
+mod flash;
+mod gemm;
+mod linear;
+mod map;
+mod math;
+mod matmul;
+mod norm;
+mod reduce;
+mod rotary;
+mod score;
+mod simd;
 #[cfg(not(target_arch = "wasm32"))]
 mod simd_portable;
+mod softmax;
+mod strided;
+mod tile;
 
 /// Bytes of scratch memory a kernel is handed, 64-byte aligned.
 pub const SCRATCH: usize = 1 << 20;

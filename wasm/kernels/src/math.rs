@@ -26,7 +26,17 @@ pub fn exp2_neg(x: V) -> V {
     let x = pmax(x, splat(-127.0));
     let t = add(x, splat(ROUND_BIASED));
     let f = sub(x, sub(t, splat(ROUND_BIASED)));
-    let p = horner(f, [0.001_327_647_2, 0.009_675_541, 0.055_507_13, 0.240_221_2, 0.693_146_94, 1.0]);
+    let p = horner(
+        f,
+        [
+            0.001_327_647_2,
+            0.009_675_541,
+            0.055_507_13,
+            0.240_221_2,
+            0.693_146_94,
+            1.0,
+        ],
+    );
     mul(p, shl::<23>(t))
 }
 
@@ -36,7 +46,17 @@ fn exp_parts(x: V, round: f32) -> (V, V) {
     let t = madd(x, splat(LOG2_E), splat(round));
     let n = sub(t, splat(round));
     let r = madd(n, splat(2.121_944_4e-4), madd(n, splat(-0.693_359_4), x));
-    let p = horner(r, [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5]);
+    let p = horner(
+        r,
+        [
+            1.987_569_1e-4,
+            1.398_2e-3,
+            8.333_452e-3,
+            4.166_579_6e-2,
+            0.166_666_65,
+            0.5,
+        ],
+    );
     (add(madd(mul(r, r), p, r), splat(1.0)), t)
 }
 
@@ -113,7 +133,16 @@ pub fn exp_neg1(x: f32) -> f32 {
 pub fn tanh(x: V) -> V {
     let a = abs(x);
     let z = mul(x, x);
-    let p = horner(z, [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_5e-2, 1.333_144_2e-1, -3.333_328e-1]);
+    let p = horner(
+        z,
+        [
+            -5.704_988_7e-3,
+            2.063_908_9e-2,
+            -5.373_971_5e-2,
+            1.333_144_2e-1,
+            -3.333_328e-1,
+        ],
+    );
     let near = madd(mul(p, z), x, x);
     let e = exp(pmin(add(a, a), splat(40.0)));
     let far = sub(splat(1.0), div(splat(2.0), add(e, splat(1.0))));
@@ -128,10 +157,10 @@ pub fn sigmoid(x: V) -> V {
     div(splat(1.0), add(splat(1.0), exp(neg(x))))
 }
 
-/// Error function: the rational approximation of Eigen and XLA on [−4, 4], where f32 erf saturates.
+/// Error function: the rational approximation of Eigen and XLA on [−4, 4], ±1 outside.
 #[inline(always)]
-pub fn erf(x: V) -> V {
-    let x = pmin(pmax(x, splat(-4.0)), splat(4.0));
+pub fn erf(y: V) -> V {
+    let x = pmin(pmax(y, splat(-4.0)), splat(4.0));
     let z = mul(x, x);
     let p = horner(
         z,
@@ -145,8 +174,19 @@ pub fn erf(x: V) -> V {
             -1.609_603_3e-2,
         ],
     );
-    let q = horner(z, [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2]);
-    div(mul(x, p), q)
+    let q = horner(
+        z,
+        [
+            -1.456_607_2e-5,
+            -2.133_740_6e-4,
+            -1.682_827e-3,
+            -7.373_329e-3,
+            -1.426_473_9e-2,
+        ],
+    );
+    // Exactly ±1 there, or GELU's x·(1 + erf) would grow again for very negative x.
+    let far = or(and(y, splati(i32::MIN)), splat(1.0));
+    select(gt(abs(y), splat(3.999_999)), far, div(mul(x, p), q))
 }
 
 #[cfg(test)]

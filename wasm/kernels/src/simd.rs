@@ -207,7 +207,12 @@ pub fn sum4(a: [V; 4]) -> V {
 pub fn transpose4(a: [V; 4]) -> [V; 4] {
     let (x, y) = (zip_low(a[0], a[1]), zip_high(a[0], a[1]));
     let (z, w) = (zip_low(a[2], a[3]), zip_high(a[2], a[3]));
-    [low_halves(x, z), high_halves(x, z), low_halves(y, w), high_halves(y, w)]
+    [
+        low_halves(x, z),
+        high_halves(x, z),
+        low_halves(y, w),
+        high_halves(y, w),
+    ]
 }
 
 /// Largest lane.

@@ -6,7 +6,12 @@
 pub struct V(pub [f32; 4]);
 
 fn each2(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
-    V([f(a.0[0], b.0[0]), f(a.0[1], b.0[1]), f(a.0[2], b.0[2]), f(a.0[3], b.0[3])])
+    V([
+        f(a.0[0], b.0[0]),
+        f(a.0[1], b.0[1]),
+        f(a.0[2], b.0[2]),
+        f(a.0[3], b.0[3]),
+    ])
 }
 
 fn each(a: V, f: impl Fn(f32) -> f32) -> V {
@@ -14,7 +19,9 @@ fn each(a: V, f: impl Fn(f32) -> f32) -> V {
 }
 
 fn int2(a: V, b: V, f: impl Fn(i32, i32) -> i32) -> V {
-    each2(a, b, |x, y| f32::from_bits(f(x.to_bits() as i32, y.to_bits() as i32) as u32))
+    each2(a, b, |x, y| {
+        f32::from_bits(f(x.to_bits() as i32, y.to_bits() as i32) as u32)
+    })
 }
 
 fn flag(x: bool) -> f32 {
@@ -34,7 +41,13 @@ pub fn div(a: V, b: V) -> V {
     each2(a, b, |x, y| x / y)
 }
 pub fn max(a: V, b: V) -> V {
-    each2(a, b, |x, y| if x.is_nan() || y.is_nan() { f32::NAN } else { x.max(y) })
+    each2(a, b, |x, y| {
+        if x.is_nan() || y.is_nan() {
+            f32::NAN
+        } else {
+            x.max(y)
+        }
+    })
 }
 pub fn pmax(a: V, b: V) -> V {
     each2(a, b, |x, y| if x < y { y } else { x })

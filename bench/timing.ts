@@ -1,0 +1,71 @@
+/**
+ * Timing by interleaved rounds: every contestant runs once a round, so that a machine that slows down slows all.
+ *
+ * @module
+ */
+
+/** Something to be timed. */
+export interface Contestant {
+  readonly name: string;
+  /** One call, complete when it returns or its promise resolves. */
+  run(): Promise<unknown> | unknown;
+}
+
+/** What a contestant took, in milliseconds. */
+export interface Timing {
+  readonly min: number;
+  readonly median: number;
+  readonly rounds: number;
+}
+
+/** How often to run. */
+export interface Effort {
+  /** Calls before anything is timed: V8 compiles hot WASM functions meanwhile. */
+  readonly warmups: number;
+  readonly rounds: number;
+}
+
+/** The effort of a full and of a quick run. */
+export const EFFORT = {
+  full: { warmups: 5, rounds: 15 },
+  quick: { warmups: 3, rounds: 5 },
+} as const satisfies Record<string, Effort>;
+
+/** The middle value; of an even number the mean of the two middle ones. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
+}
+
+/**
+ * Times all contestants in interleaved rounds; each round starts with another one, so that none always runs after
+ * the same neighbour. Contestants slower than 4 s a call keep the warm-ups but run a third of the rounds.
+ */
+export async function interleave(
+  contestants: readonly Contestant[],
+  effort: Effort,
+  progress: (text: string) => void = () => {},
+): Promise<Map<string, Timing>> {
+  let slowest = 0;
+  for (let i = 0; i < effort.warmups; i++) {
+    for (const c of contestants) {
+      progress(`warm-up ${i + 1}/${effort.warmups}: ${c.name}`);
+      const start = performance.now();
+      await c.run();
+      slowest = Math.max(i === 0 ? 0 : slowest, performance.now() - start);
+    }
+  }
+  const rounds = slowest > 4000 ? Math.ceil(effort.rounds / 3) : effort.rounds;
+  const took = new Map<string, number[]>(contestants.map((c) => [c.name, []]));
+  for (let round = 0; round < rounds; round++) {
+    for (let i = 0; i < contestants.length; i++) {
+      const c = contestants[(round + i) % contestants.length]!;
+      progress(`round ${round + 1}/${rounds}: ${c.name}`);
+      const start = performance.now();
+      await c.run();
+      took.get(c.name)!.push(performance.now() - start);
+    }
+  }
+  return new Map([...took].map(([name, ms]) => [name, { min: Math.min(...ms), median: median(ms), rounds: ms.length }]));
+}

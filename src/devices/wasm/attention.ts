@@ -1,0 +1,130 @@
+/**
+ * Records attention calls for the WASM kernels.
+ *
+ * @module
+ */
+import { InvalidArgument } from "../../errors.ts";
+import type { AttentionCall, View } from "../device.ts";
+import { type Recorder, SCRATCH_BYTES } from "./command.ts";
+import { checkFloat, checkOutput, codeOf, rowStride, wholly, Words } from "./params.ts";
+
+/** Keys of a tile, as in `tile.rs`. */
+const TILE = 64;
+
+/** Query rows from which on the lanes of the flash kernel are worth filling; fewer go to the decoding kernel. */
+const FLASH_ROWS = 8;
+
+/** Beyond every position: an unbounded side of the window. */
+const UNBOUNDED = 0x3fffffff;
+
+/** Most floating point operations of one part, about 0.3 ms. */
+const PART_COST = 16e6;
+
+const up4 = (n: number) => Math.ceil(n / 4) * 4;
+
+/** Which kernel runs, with how many rows per part and parts. */
+interface Plan {
+  readonly kernel: string;
+  readonly q_block: number;
+  readonly parts: number;
+}
+
+function plan(call: AttentionCall): Plan {
+  const [B, H, Q, D] = call.query.shape as [number, number, number, number];
+  const [, Hkv, K, Dv] = call.value.shape as [number, number, number, number];
+  const [w, wv, floats] = [up4(D), up4(Dv), SCRATCH_BYTES / 4];
+  const fit = (kernel: string, fixed: number, perRow: number, step: number, most: number) => {
+    const rows = Math.floor(Math.min(most, (floats - fixed) / perRow) / step) * step;
+    if (rows >= step) return rows;
+    throw new InvalidArgument(
+      `Cannot run ${kernel} attention with ${K} keys and head dimensions ${D} and ${Dv}: ` +
+        `${step} rows need ${
+          4 * (fixed + step * perRow)
+        } bytes of scratch memory, there are ${SCRATCH_BYTES}`,
+    );
+  };
+  const wanted = PART_COST / Math.max(1, 2 * K * (D + Dv));
+  if (call.algorithm === "eager") {
+    const perRow = w + (call.weights === null ? K : 0);
+    const most = Math.min(24, Math.max(3, Math.ceil(wanted / 3) * 3));
+    const rows = fit("eager", TILE * wv, perRow, 1, most);
+    const q_block = rows > 3 ? rows - rows % 3 : rows;
+    return { kernel: "attention_eager", q_block, parts: B * H * Math.ceil(Q / q_block) };
+  }
+  if (Q < FLASH_ROWS) {
+    const rows = H / Hkv * Q;
+    const q_block = fit("flash", TILE * wv, w + wv + TILE, 1, Math.min(64, rows));
+    return { kernel: "attention_decode", q_block, parts: B * Hkv * Math.ceil(rows / q_block) };
+  }
+  const most = Math.min(64, Math.max(16, Math.ceil(wanted / 8) * 8));
+  const q_block = fit("flash", TILE * (8 + w + wv), w + wv, 8, most);
+  return { kernel: "attention_flash", q_block, parts: B * H * Math.ceil(Q / q_block) };
+}
+
+function check(call: AttentionCall): void {
+  const { query, key, value, mask, padding, sinks } = call;
+  checkFloat("a query", query, true);
+  checkFloat("keys", key);
+  checkOutput("an attention output", call.out);
+  checkOutput("attention weights", call.weights);
+  checkOutput("a log-sum-exp", call.lse);
+  for (
+    const [what, view] of [["a query", query], ["keys", key], ["values", value], [
+      "padding",
+      padding,
+    ]] as const
+  ) {
+    if (view !== null) rowStride(what, view);
+  }
+  if (key.dtype !== value.dtype) {
+    throw new InvalidArgument(
+      `Cannot attend to ${key.dtype} keys with ${value.dtype} values: expected one dtype`,
+    );
+  }
+  if (mask !== null && mask.dtype !== "bool" && mask.dtype !== "float32") {
+    throw new InvalidArgument(`Cannot use a mask of dtype ${mask.dtype}: expected bool or float32`);
+  }
+  if (padding !== null && padding.dtype !== "bool") {
+    throw new InvalidArgument(`Cannot use padding of dtype ${padding.dtype}: expected bool`);
+  }
+  checkFloat("sinks", sinks, true);
+}
+
+/** Records one attention call; the fields follow `Attention` of `attention.rs`. */
+export function recordAttention(recorder: Recorder, call: AttentionCall): void {
+  check(call);
+  const { query, key, value } = call;
+  const [B, H, Q, D] = query.shape as [number, number, number, number];
+  const [, Hkv, K, Dv] = value.shape as [number, number, number, number];
+  if (B * H * Q === 0) return;
+  const { kernel, q_block, parts } = plan(call);
+  const limit = (n: number) => n < 0 ? UNBOUNDED : Math.min(n, UNBOUNDED);
+  const right = limit(call.window_right);
+  const outer = (view: View) => view.strides.slice(0, 3);
+  const words = new Words(recorder)
+    .pointer(query).int(...outer(query))
+    .pointer(key).int(...outer(key))
+    .pointer(value).int(...outer(value))
+    .int(codeOf(key.dtype))
+    // No block table: page, table, table_stride.
+    .int(0, 0, 0)
+    .pointer(call.out).pointer(call.weights).pointer(call.lse)
+    .int(B, H, Hkv, Q, K, D, Dv)
+    .float(call.scaling)
+    .int(call.query_offset, limit(call.window_left), call.causal ? Math.min(right, 0) : right)
+    .pointer(call.padding).int(call.padding?.strides[0] ?? 0, call.zero_padded_queries)
+    .int(call.mask === null ? 0 : call.mask.dtype === "bool" ? 1 : 2)
+    .pointer(call.mask).int(...(call.mask?.strides ?? [0, 0, 0, 0]))
+    .pointer(call.sinks).int(call.sinks?.strides[0] ?? 0)
+    .int(q_block)
+    .int(call.softcap === 0 ? 0 : recorder.tableIndex("softcap"))
+    .float(call.softcap, 0, 0, 0, 0, 0, 0, 0);
+  const visible = call.causal && Q === K ? K / 2 : K;
+  recorder.record({
+    kernel,
+    params: words.words,
+    parts,
+    cost: B * H * Q * (visible + 1) * 2 * (D + Dv),
+    writes: wholly(call.out, call.weights, call.lse),
+  });
+}

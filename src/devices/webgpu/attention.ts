@@ -1,0 +1,166 @@
+/**
+ * Launches of the attention kernels.
+ *
+ * @module
+ */
+import { InvalidArgument } from "../../errors.ts";
+import type { AttentionCall, View } from "../device.ts";
+import type { Dispatch } from "./command.ts";
+import { product, transposed } from "./matmul.ts";
+import {
+  count,
+  expectDType,
+  floatType,
+  fold,
+  GRID,
+  launch,
+  type Operand,
+  operand,
+  Params,
+} from "./record.ts";
+
+/** Workgroup memory every adapter has, in vec4. */
+const WORKGROUP_VEC4 = 16384 / 16;
+/** Up to this many queries, heads that share keys share a tile. */
+const PACKED_QUERIES = 16;
+
+/** What the mask forms of a call add to a kernel: flags, operands and parameters. */
+interface Masking {
+  readonly flags: Readonly<Record<string, boolean | string>>;
+  readonly padding: Operand | null;
+  readonly mask: Operand | null;
+  readonly sinks: Operand | null;
+  /** padding, mask, sinks, query_offset and windows, as both kernels declare them. */
+  readonly ints: readonly number[];
+}
+
+function masking(call: AttentionCall): Masking {
+  const { padding, mask, sinks } = call;
+  if (padding) expectDType("a padding mask", padding, "bool");
+  if (mask) expectDType("an attention mask", mask, "bool", "float32");
+  if (sinks) expectDType("sinks", sinks, "float32");
+  const p = padding ? operand(padding) : null,
+    m = mask ? operand(mask) : null,
+    s = sinks ? operand(sinks) : null;
+  return {
+    flags: {
+      SOFTCAP: call.softcap > 0,
+      CAUSAL: call.causal,
+      LEFT: call.window_left >= 0,
+      RIGHT: call.window_right >= 0,
+      PADDING: padding !== null,
+      ZERO_QUERIES: padding !== null && call.zero_padded_queries,
+      MASK: mask === null ? "none" : mask.dtype === "bool" ? "bool" : "additive",
+      SINKS: sinks !== null,
+      LSE: call.lse !== null,
+    },
+    padding: p,
+    mask: m,
+    sinks: s,
+    ints: [
+      ...[p?.offset ?? 0, padding?.strides[0] ?? 0, padding?.strides[1] ?? 0],
+      ...[m?.offset ?? 0, ...(mask?.strides ?? [0, 0, 0, 0])],
+      ...[s?.offset ?? 0, sinks?.strides[0] ?? 0],
+      ...[call.query_offset, call.window_left, call.window_right],
+    ],
+  };
+}
+
+/** Materialised scores: product, masked softmax in place, product. `scratch` holds the scores when no weights are asked for. */
+export function eager(call: AttentionCall, scratch: (shape: readonly number[]) => View): Dispatch[] {
+  const { query, key, value, out, lse } = call;
+  const [b, h, q, d] = query.shape as [number, number, number, number];
+  const [, groups, k] = key.shape as [number, number, number];
+  const per = h / groups;
+  if (count(out.shape) === 0) return [];
+  const weights = call.weights ?? scratch([b, h, q, k]);
+  // Query heads as (Hkv, H / Hkv), over which keys and values broadcast.
+  const grouped = (v: View): View => ({
+    ...v,
+    shape: [b, groups, per, v.shape[2]!, v.shape[3]!],
+    strides: [v.strides[0]!, v.strides[1]! * per, v.strides[1]!, v.strides[2]!, v.strides[3]!],
+  });
+  const shared = (v: View): View => ({
+    ...v,
+    shape: [b, groups, per, k, v.shape[3]!],
+    strides: [v.strides[0]!, v.strides[1]!, 0, v.strides[2]!, v.strides[3]!],
+  });
+  const outByHead: View = {
+    ...out,
+    shape: [b, h, q, out.shape[3]!],
+    strides: [0, 2, 1, 3].map((i) => out.strides[i]!),
+  };
+  const queries = { ...query, shape: [b, h, q, d] };
+  const commands = product(grouped(queries), transposed(shared(key)), grouped(weights));
+
+  const mask = masking(call);
+  const scores = operand(weights, true), sums = lse ? operand(lse, true) : null;
+  const { grid, pitch } = fold(b * h * q, 1);
+  const params = new Params().int(b * h * q, pitch, h, q, k, scores.offset, sums?.offset ?? 0, ...mask.ints)
+    .float(call.scaling, call.softcap);
+  const operands = [scores, sums, mask.padding, mask.mask, mask.sinks];
+  const outputs = lse ? [weights, lse] : [weights];
+  commands.push(launch("eager", mask.flags, operands, outputs, params, grid));
+  commands.push(...product(grouped(weights), shared(value), grouped(outByHead)));
+  return commands;
+}
+
+/** Fused attention. */
+export function flash(call: AttentionCall): Dispatch[] {
+  const { query, key, value, out, lse } = call;
+  const [b, h, q, d] = query.shape as [number, number, number, number];
+  const [, groups, k] = key.shape as [number, number, number];
+  const dv = value.shape[3]!;
+  if (count(out.shape) === 0) return [];
+  if (b > GRID || h > GRID) {
+    throw new InvalidArgument(`Cannot attend over ${b} x ${h} heads on webgpu: at most ${GRID} each`);
+  }
+  expectDType("a query", query, "float32");
+  expectDType("an attention output", out, "float32");
+  const mask = masking(call);
+  const from = operand(query), keys = operand(key), values = operand(value), to = operand(out, true);
+  const sums = lse ? operand(lse, true) : null;
+  const per = h / groups;
+  const pack = q <= PACKED_QUERIES ? per : 1;
+  const rows = q * pack;
+  const constants = {
+    D: d,
+    DV: dv,
+    ...tile(rows, d, dv),
+    QUERY: vectorType("a query", query, from),
+    KEY: vectorType("a key", key, keys),
+    VALUE: vectorType("a value", value, values),
+    OUT4: dv % 4 === 0 && to.offset % 4 === 0,
+    ...mask.flags,
+  };
+  const outer = (v: View, o: Operand) => [o.offset, v.strides[0]!, v.strides[1]!, v.strides[2]!];
+  const params = new Params().int(q, k, h, per, pack, ...outer(query, from), ...outer(key, keys))
+    .int(...outer(value, values), to.offset, sums?.offset ?? 0, ...mask.ints)
+    .float(call.scaling, call.softcap);
+  const operands = [from, keys, values, to, sums, mask.padding, mask.mask, mask.sinks];
+  const grid = [Math.ceil(rows / (constants.TY * 4)), h / pack, b] as const;
+  return [launch("flash", constants, operands, lse ? [out, lse] : [out], params, grid)];
+}
+
+/** Tile sizes that fit the workgroup memory: TY * 4 queries, DC * 4 of D and VC values at a time. */
+function tile(rows: number, d: number, dv: number): { TY: number; DC: number; VC: number } {
+  const TY = rows <= 8 ? 2 : 16;
+  const room = WORKGROUP_VEC4 - TY * 8;
+  let DC = 16;
+  while (DC > 1 && (DC >= 2 * Math.ceil(d / 4) || (TY * 4 + 32) * (DC + 1) > room)) DC /= 2;
+  let VC = 32;
+  while (VC > 1 && 32 * (TY + 1) + VC * Math.ceil(dv / 4) > room) VC /= 2;
+  return { TY, DC, VC };
+}
+
+/** Element type of rows that may be loaded four elements at a time. */
+function vectorType(name: string, view: View, { offset }: Operand): string {
+  const type = floatType(name, view.dtype);
+  if (view.strides[3] !== 1 && view.shape[3] !== 1) {
+    throw new InvalidArgument(
+      `Cannot attend with ${name} of strides [${view.strides}]: expected the last to be 1`,
+    );
+  }
+  const aligned = [offset, view.shape[3]!, ...view.strides.slice(0, 3)].every((n) => n % 4 === 0);
+  return aligned ? `${type}x4` : type;
+}

@@ -1,0 +1,256 @@
+/**
+ * The WebGPU device: records symbolically, runs at flush, waits only for reads.
+ *
+ * Constructing one acquires nothing; the adapter is requested by the first flush that has work, or by `acquire`.
+ *
+ * @module
+ */
+import type { DType, HostArray } from "../../dtype.ts";
+import { EngineFailure, InvalidArgument } from "../../errors.ts";
+import type { Allocation, Device, Kernels } from "../device.ts";
+import { turn } from "../turn.ts";
+import { openAdapter, type WebGpuInfo } from "./adapter.ts";
+import type { Command, Dispatch } from "./command.ts";
+import { droppedError, Executor, type WebGpuStats } from "./executor.ts";
+import { WebGpuKernels } from "./kernels.ts";
+import { decode, elementBytes, encode } from "./layout.ts";
+import { Memory, WebGpuAllocation } from "./memory.ts";
+import { patchWord } from "./record.ts";
+import { watch } from "./scopes.ts";
+
+/** Options of {@linkcode WebGpuDevice}. */
+export interface WebGpuOptions {
+  /** The implementation to use; `navigator.gpu` by default. */
+  readonly gpu?: GPU;
+  /** Whether long inner loops are written out; by default on anything but a software adapter. */
+  readonly unrolled?: boolean;
+}
+
+/** A GPU as a {@linkcode Device}. */
+export class WebGpuDevice implements Device {
+  readonly name = "webgpu" as const;
+  readonly kernels: Kernels;
+  /** Counters for tests and benches. */
+  readonly stats: WebGpuStats = { dispatches: 0, submits: 0, readbacks: 0, pipelines: 0 };
+  readonly #gpu: GPU | undefined;
+  readonly #deep: boolean | undefined;
+  readonly #memory = new Memory();
+  #commands: Command[] = [];
+  #opening: Promise<{ executor: Executor; info: WebGpuInfo }> | null = null;
+  #failure: EngineFailure | null = null;
+  #isClosed = false;
+  /** The flush in progress, or the last one: flushes follow one another. */
+  #last: Promise<void> = Promise.resolve();
+
+  /** Makes a device on `options.gpu`. Acquires nothing. */
+  constructor(options: WebGpuOptions = {}) {
+    this.#deep = options.unrolled;
+    this.#gpu = options.gpu ?? globalThis.navigator?.gpu;
+    this.kernels = new WebGpuKernels(this);
+  }
+
+  /** Opens the GPU unless that has happened. @throws {DeviceUnavailable | EngineFailure} */
+  async acquire(): Promise<GPUDevice> {
+    return (await this.#open()).executor.gpu;
+  }
+
+  /** What the adapter says about itself. @throws {DeviceUnavailable | EngineFailure} */
+  async info(): Promise<WebGpuInfo> {
+    return (await this.#open()).info;
+  }
+
+  #open(): Promise<{ executor: Executor; info: WebGpuInfo }> {
+    this.assertAlive();
+    return this.#opening ??= this.#request();
+  }
+
+  async #request(): Promise<{ executor: Executor; info: WebGpuInfo }> {
+    try {
+      const { device, info } = await openAdapter(this.#gpu);
+      watch(device, (failure) => this.#failure ??= failure);
+      this.#memory.limit = info.limits.maxBufferSize;
+      return { executor: new Executor(device, this.stats, this.#deep ?? !info.isFallbackAdapter), info };
+    } catch (error) {
+      this.#opening = null; // an adapter may appear later
+      throw error;
+    }
+  }
+
+  elementBytes(dtype: DType): number {
+    return elementBytes(dtype);
+  }
+
+  encode(dtype: DType, host: HostArray): Uint8Array<ArrayBuffer> {
+    return encode(dtype, host);
+  }
+
+  decode(dtype: DType, bytes: Uint8Array<ArrayBuffer>): HostArray {
+    return decode(dtype, bytes);
+  }
+
+  get live(): number {
+    return this.#memory.live;
+  }
+
+  get bytes(): number {
+    return this.#memory.bytes;
+  }
+
+  get peak(): number {
+    return this.#memory.peak;
+  }
+
+  /** Commands that no flush has taken yet, for tests. */
+  get pending(): number {
+    return this.#commands.length;
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  assertAlive(): void {
+    if (this.#isClosed) throw new EngineFailure("Cannot compute on this webgpu device: it was destroyed");
+    if (this.#failure) throw this.#failure;
+  }
+
+  allocate(bytes: number, evictable = false): WebGpuAllocation {
+    this.assertAlive();
+    return this.#memory.allocate(this, bytes, evictable);
+  }
+
+  release(allocation: Allocation): void {
+    this.#memory.release(this.own(allocation, 0, 0));
+  }
+
+  /** Appends a kernel launch; kernels call this. */
+  record(command: Dispatch): void {
+    this.assertAlive();
+    this.#commands.push(command);
+  }
+
+  write(allocation: Allocation, byteOffset: number, data: Uint8Array<ArrayBuffer>): void {
+    this.assertAlive();
+    const target = this.own(allocation, byteOffset, data.length);
+    if (data.length === 0) return;
+    const fills = byteOffset === 0 && data.length === target.bytes ? [target] : [];
+    const end = byteOffset + data.length;
+    // Only whole words can be written. Bytes after the end of the allocation are nobody's; others are patched.
+    const from = Math.ceil(byteOffset / 4) * 4;
+    const to = end === target.bytes ? end : Math.floor(end / 4) * 4;
+    if (byteOffset < from) this.record(patchWord(target, byteOffset, data.subarray(0, from - byteOffset)));
+    if (to < end && to >= from) this.record(patchWord(target, to, data.subarray(to - byteOffset)));
+    if (to <= from) return;
+    let whole = data.subarray(from - byteOffset, to - byteOffset);
+    if (whole.length % 4 !== 0) {
+      const padded = new Uint8Array(Math.ceil(whole.length / 4) * 4);
+      padded.set(whole);
+      whole = padded;
+    }
+    this.#commands.push({
+      kind: "write",
+      allocation: target,
+      slot: target.slot,
+      byteOffset: from,
+      data: whole,
+      fills,
+    });
+  }
+
+  async read(allocation: Allocation, byteOffset: number, bytes: number): Promise<Uint8Array<ArrayBuffer>> {
+    this.assertAlive();
+    const source = this.own(allocation, byteOffset, bytes);
+    if (source.dropped) throw droppedError();
+    if (bytes === 0) {
+      await this.flush();
+      return new Uint8Array(0);
+    }
+    const from = Math.floor(byteOffset / 4) * 4;
+    const length = Math.ceil((byteOffset + bytes) / 4) * 4 - from;
+    const { promise, resolve, reject } = Promise.withResolvers<Uint8Array<ArrayBuffer>>();
+    this.#commands.push({
+      kind: "read",
+      allocation: source,
+      slot: source.slot,
+      byteOffset: from,
+      bytes: length,
+      resolve,
+      reject,
+    });
+    // The read itself is settled or rejected by the flush that meets it.
+    const [words] = await Promise.all([promise, this.flush()]);
+    return length === bytes ? words : words.slice(byteOffset - from, byteOffset - from + bytes);
+  }
+
+  flush(signal?: AbortSignal): Promise<void> {
+    const run = this.#last.then(() => this.#run(signal));
+    this.#last = run.catch(() => {});
+    return run;
+  }
+
+  async #run(signal: AbortSignal | undefined): Promise<void> {
+    let commands = this.#commands;
+    this.#commands = [];
+    try {
+      this.assertAlive();
+      signal?.throwIfAborted();
+      if (commands.length === 0) return;
+      const { executor } = await this.#open();
+      while (commands.length > 0) {
+        const batch = commands.slice(0, executor.batchLength(commands));
+        await executor.prepare(batch);
+        this.assertAlive();
+        signal?.throwIfAborted();
+        await executor.submit(batch);
+        commands = commands.slice(batch.length);
+        if (commands.length > 0) await turn();
+      }
+      if (this.#memory.trim()) executor.forgetBindGroups();
+    } catch (error) {
+      this.#drop(commands, signal?.aborted ? undefined : error);
+      if (error instanceof EngineFailure) this.#failure ??= error;
+      throw error;
+    }
+  }
+
+  /** Gives up commands that will not run, because of an abort or of `cause`. */
+  #drop(commands: readonly Command[], cause: unknown): void {
+    for (const command of commands) {
+      if (command.kind === "read") command.reject(cause ?? droppedError());
+      else for (const allocation of command.fills) allocation.dropped = true;
+    }
+  }
+
+  /**
+   * Lets go of the GPU for good, once nothing lives on it but copies of host data.
+   *
+   * @throws {InvalidArgument} while other allocations live
+   */
+  async destroy(): Promise<void> {
+    if (this.#memory.pinned > 0) {
+      throw new InvalidArgument(
+        `Cannot destroy the webgpu device: ${this.#memory.pinned} allocations are alive on it`,
+      );
+    }
+    this.#isClosed = true;
+    await this.#last;
+    this.#drop(this.#commands.splice(0), undefined);
+    this.#memory.trim(true);
+    (await this.#opening?.catch(() => null))?.executor.gpu.destroy();
+  }
+
+  /** The allocation as one of this device, with the range checked: out of range kills the process in some runtimes. */
+  own(allocation: Allocation, byteOffset: number, bytes: number): WebGpuAllocation {
+    if (!(allocation instanceof WebGpuAllocation) || allocation.device !== this) {
+      throw new InvalidArgument("Cannot use an allocation of another device on webgpu");
+    }
+    if (!(byteOffset >= 0 && bytes >= 0 && byteOffset + bytes <= allocation.bytes)) {
+      throw new InvalidArgument(
+        `Cannot reach bytes ${byteOffset}…${
+          byteOffset + bytes
+        } of an allocation of ${allocation.bytes} bytes`,
+      );
+    }
+    return allocation;
+  }
+}

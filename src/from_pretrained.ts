@@ -1,0 +1,141 @@
+/**
+ * A name → files → checked config → weights in memory → model. No maths here.
+ *
+ * @module
+ */
+import { loadConfig } from "./auto_config.ts";
+import { type AttnImplementation, modelType, PretrainedConfig } from "./config.ts";
+import type { DeviceName } from "./devices/device.ts";
+import { acquire, closeEngine, defaultDevice, openEngine } from "./devices/mod.ts";
+import { settings } from "./devices/settings.ts";
+import { WasmEngine } from "./devices/wasm/engine.ts";
+import { type DType, isFloat } from "./dtype.ts";
+import { InvalidArgument, ModelFileError } from "./errors.ts";
+import { openFolder } from "./hub/files.ts";
+import type { Weights } from "./hub/safetensors.ts";
+import { openWeights } from "./hub/weights.ts";
+import { Parameters } from "./layers/parameter.ts";
+import { loadParameters, type LoadProgress, planMemory } from "./load_parameters.ts";
+import { type ModelClasses, MODELS } from "./models/mod.ts";
+import { applyImplementation, type PreTrainedModel } from "./models/pretrained.ts";
+import { warnOnce } from "./notice.ts";
+
+/** Options of `from_pretrained`. */
+export interface FromPretrainedOptions {
+  /** One name for all parts, or names by sub-config (`""` is all). Default: the library chooses. */
+  attn_implementation?: AttnImplementation;
+  /** Used instead of the folder's config.json; it is copied. */
+  config?: PretrainedConfig;
+  /** Type of the weight matrices in memory; `"auto"` (default) keeps the stored type. */
+  dtype?: DType | "auto";
+  /** Where the model computes; default `"wasm"`. */
+  device?: DeviceName;
+  /** Called while weights are read. */
+  progress_callback?: (event: LoadProgress) => void;
+  /** Aborts the loading. */
+  signal?: AbortSignal;
+}
+
+const OPTIONS = ["attn_implementation", "config", "dtype", "device", "progress_callback", "signal"];
+
+async function fromPretrained(
+  task: string,
+  choose: (classes: ModelClasses) => ModelClasses["base"] | undefined,
+  folder: string | URL,
+  options: FromPretrainedOptions,
+): Promise<PreTrainedModel> {
+  for (const key of Object.keys(options)) {
+    if (!OPTIONS.includes(key)) {
+      throw new InvalidArgument(`Cannot load a model with option "${key}": known options are ${OPTIONS.join(", ")}`);
+    }
+  }
+  const { dtype = "auto", device: place = "wasm", signal, progress_callback } = options;
+  if (dtype !== "auto" && !isFloat(dtype)) {
+    throw new InvalidArgument(`Cannot load a model as ${dtype}: expected auto, float32, float16 or bfloat16`);
+  }
+  if (place !== "wasm" && place !== "webgpu") {
+    throw new InvalidArgument(`Cannot load a model on "${String(place)}": expected wasm or webgpu`);
+  }
+  const read = signal === undefined ? {} : { signal };
+  const files = await openFolder(folder, read);
+  const given = options.config;
+  if (given !== undefined && !(given instanceof PretrainedConfig)) {
+    throw new InvalidArgument("Cannot load a model: config must be a PretrainedConfig, from AutoConfig.from_pretrained");
+  }
+  const config = given?.clone() ?? await loadConfig(files, read);
+  const classes = MODELS[modelType(config, Object.keys(MODELS))]!;
+  const Model = choose(classes);
+  if (Model === undefined) {
+    throw new InvalidArgument(`Cannot load ${files.describe()} with ${task}: model type ${String(config["model_type"])} has no such head`);
+  }
+  const requested = options.attn_implementation ?? config._attn_implementation;
+  applyImplementation(config, requested);
+  const why = requested === null ? "default: nothing was requested" : `attn_implementation=${JSON.stringify(requested)}`;
+  await acquire(place);
+  using weights = await openWeights(files, read);
+  if (place === "wasm") planMemory(weights, dtype, settings.max_memory);
+  const device = place === "wasm" ? openEngine() : defaultDevice(place);
+  try {
+    const file = files.describe();
+    const tensors = await loadParameters(weights, device, { dtype, file, progress: progress_callback, signal });
+    const parameters = new Parameters(tensors, basePrefix(weights));
+    try {
+      const model = new Model({ config, parameters, device, why });
+      dropUnused(parameters, files.describe());
+      return model;
+    } catch (error) {
+      for (const t of tensors.values()) t[Symbol.dispose]();
+      throw error;
+    }
+  } catch (error) {
+    if (device instanceof WasmEngine) closeEngine(device);
+    throw error;
+  }
+}
+
+/** Checkpoints of a model with a head keep the decoder under `model.`; those of a bare model do not. */
+function basePrefix(weights: Weights): string {
+  const names = [...weights.tensors.keys()];
+  if (names.length === 0) throw new ModelFileError("Cannot build the model: the checkpoint holds no tensors");
+  return names.some((name) => name.startsWith("model.")) ? "model." : "";
+}
+
+function dropUnused(parameters: Parameters, where: string): void {
+  const unused = parameters.dropUnused();
+  // A head is expected to be left over when the bare model is loaded, or the embedding stands for it.
+  const surprising = unused.filter((name) => name !== "lm_head.weight" && !name.endsWith("rotary_emb.inv_freq"));
+  if (surprising.length > 0) {
+    const shown = surprising.slice(0, 5).join(", ");
+    warnOnce(`unused:${where}`, `${surprising.length} tensors of ${where} are not part of the model: ${shown}${surprising.length > 5 ? ", …" : ""}`);
+  }
+}
+
+/** Loads models without a head. */
+export const AutoModel = {
+  /**
+   * Loads a local model folder: `config.json` and safetensors.
+   *
+   * @throws {ModelFileError} for missing or malformed files
+   * @throws {InvalidArgument} for an unknown option, implementation or sub-config
+   * @throws {OutOfMemory} when the weights do not fit, before anything is read
+   * @throws {DeviceUnavailable} when the device does not exist here
+   */
+  async from_pretrained(folder: string | URL, options: FromPretrainedOptions = {}): Promise<PreTrainedModel> {
+    return await fromPretrained("AutoModel", (c) => c.base, folder, options);
+  },
+};
+
+/** Loads models that predict the next token. */
+export const AutoModelForCausalLM = {
+  /**
+   * Loads a local model folder: `config.json` and safetensors.
+   *
+   * @throws {ModelFileError} for missing or malformed files
+   * @throws {InvalidArgument} for an unknown option, implementation or sub-config
+   * @throws {OutOfMemory} when the weights do not fit, before anything is read
+   * @throws {DeviceUnavailable} when the device does not exist here
+   */
+  async from_pretrained(folder: string | URL, options: FromPretrainedOptions = {}): Promise<PreTrainedModel> {
+    return await fromPretrained("AutoModelForCausalLM", (c) => c.causal_lm, folder, options);
+  },
+};

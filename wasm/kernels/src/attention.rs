@@ -1,0 +1,214 @@
+//! What the attention kernels are asked, and which keys a query row sees.
+use crate::dtype::{at, at_mut};
+use crate::simd::*;
+use crate::tile::Stream;
+
+#[repr(C)]
+pub struct Attention {
+    /// (B, H, Q, D) f32; strides of the first three dimensions.
+    pub q: *const f32,
+    pub q_strides: [u32; 3],
+    /// (B, Hkv, K, D) and (B, Hkv, K, Dv); with a block table the first stride is that of a page.
+    pub k: *const u8,
+    pub k_strides: [u32; 3],
+    pub v: *const u8,
+    pub v_strides: [u32; 3],
+    pub kv_dtype: u32,
+    /// Keys of a page, 0 = contiguous; key j lies in page `table[b · table_stride + j / page]`.
+    pub page: u32,
+    pub table: *const i32,
+    pub table_stride: u32,
+    /// (B, Q, H, Dv) contiguous.
+    pub out: *mut f32,
+    /// (B, H, Q, K) contiguous or null; eager only.
+    pub weights: *mut f32,
+    /// (B, H, Q) contiguous or null.
+    pub lse: *mut f32,
+    pub b: u32,
+    pub h: u32,
+    pub hkv: u32,
+    pub q_len: u32,
+    pub k_len: u32,
+    pub d: u32,
+    pub dv: u32,
+    pub scaling: f32,
+    /// Position of query row i among the keys is `i + offset`; it sees keys from `left` before to `right` after it.
+    pub offset: i32,
+    pub left: i32,
+    pub right: i32,
+    /// (B, K) bool or null, rows `padding_stride` apart.
+    pub padding: *const u8,
+    pub padding_stride: u32,
+    pub zero_padded_queries: u32,
+    /// Broadcast to (B, H, Q, K): 0 none, 1 bool, 2 f32 added to the score.
+    pub mask_kind: u32,
+    pub mask: *const u8,
+    pub mask_strides: [u32; 4],
+    /// (H) or null.
+    pub sinks: *const f32,
+    pub sink_stride: u32,
+    /// Query rows of one part.
+    pub q_block: u32,
+    /// Score hook (see score.rs) by table index, 0 = none, and what it is passed.
+    pub hook: u32,
+    pub hook_params: [u32; 8],
+}
+
+/// Keys `lo..hi` that a row may see by causality, window and length; padding and dense masks come on top.
+#[derive(Clone, Copy)]
+pub struct Range {
+    pub lo: i32,
+    pub hi: i32,
+}
+
+impl Attention {
+    /// Whether scores must be in natural units at some point, because a hook or an additive mask works on them.
+    pub fn natural(&self) -> bool {
+        self.hook != 0 || self.mask_kind == 2
+    }
+
+    /// Whether more than the row's [`Range`] decides what is visible.
+    pub fn has_mask(&self) -> bool {
+        self.mask_kind != 0 || !self.padding.is_null()
+    }
+
+    pub unsafe fn range(&self, b: usize, i: usize) -> Range {
+        let position = i as i32 + self.offset;
+        let n = self.k_len as i32;
+        if self.zero_padded_queries != 0 && !self.padding.is_null() && position >= 0 && position < n {
+            let own = at(
+                self.padding,
+                b.wrapping_mul(self.padding_stride as usize) + position as usize,
+                1,
+            );
+            if *own == 0 {
+                return Range { lo: 0, hi: 0 };
+            }
+        }
+        let lo = (position.saturating_sub(self.left)).clamp(0, n);
+        let hi = (position.saturating_add(self.right)).clamp(-1, n - 1) + 1;
+        Range { lo, hi: hi.max(lo) }
+    }
+
+    pub fn query(&self, b: usize, h: usize, i: usize) -> *const f32 {
+        let s = &self.q_strides;
+        let n = b
+            .wrapping_mul(s[0] as usize)
+            .wrapping_add(h.wrapping_mul(s[1] as usize));
+        at(self.q, n.wrapping_add(i.wrapping_mul(s[2] as usize)), 4)
+    }
+
+    pub fn keys(&self, b: usize, h: usize) -> Stream {
+        Stream::new(self, self.k, &self.k_strides, self.d as usize, b, h)
+    }
+
+    pub fn values(&self, b: usize, h: usize) -> Stream {
+        Stream::new(self, self.v, &self.v_strides, self.dv as usize, b, h)
+    }
+
+    pub fn out_row(&self, b: usize, h: usize, i: usize) -> *mut f32 {
+        let row = (b * self.q_len as usize + i) * self.h as usize + h;
+        at_mut(self.out, row.wrapping_mul(self.dv as usize), 4)
+    }
+
+    /// Index of a row in (B, H, Q).
+    pub fn row(&self, b: usize, h: usize, i: usize) -> usize {
+        (b * self.h as usize + h) * self.q_len as usize + i
+    }
+
+    /// Sink logit of a head, −∞ without sinks.
+    pub unsafe fn sink(&self, h: usize) -> f32 {
+        if self.sinks.is_null() {
+            return f32::NEG_INFINITY;
+        }
+        *self.sinks.add(h * self.sink_stride as usize)
+    }
+
+    /// Start of the dense mask's row for a query.
+    pub fn mask_row(&self, b: usize, h: usize, i: usize) -> *const u8 {
+        let s = &self.mask_strides;
+        let n = b
+            .wrapping_mul(s[0] as usize)
+            .wrapping_add(h.wrapping_mul(s[1] as usize))
+            .wrapping_add(i.wrapping_mul(s[2] as usize));
+        at(self.mask, n, if self.mask_kind == 2 { 4 } else { 1 })
+    }
+
+    /// What the dense mask adds to the score of key j: −∞ where it hides it.
+    #[inline(always)]
+    pub unsafe fn bias(&self, mask_row: *const u8, j: usize) -> f32 {
+        let step = j.wrapping_mul(self.mask_strides[3] as usize);
+        if self.mask_kind == 1 {
+            return if *at(mask_row, step, 1) != 0 {
+                0.0
+            } else {
+                f32::NEG_INFINITY
+            };
+        }
+        let x = *at(mask_row as *const f32, step, 4);
+        if x <= f32::MIN / 2.0 {
+            f32::NEG_INFINITY
+        } else {
+            x
+        }
+    }
+
+    pub unsafe fn is_padding(&self, b: usize, j: usize) -> bool {
+        !self.padding.is_null() && *at(self.padding, b.wrapping_mul(self.padding_stride as usize) + j, 1) == 0
+    }
+
+    /// Hides keys `k0..k0+n` from one row: `scores` holds one score per key.
+    pub unsafe fn mask_scores(
+        &self,
+        range: Range,
+        b: usize,
+        h: usize,
+        i: usize,
+        k0: usize,
+        n: usize,
+        scores: *mut f32,
+    ) {
+        let lo = (range.lo as usize).clamp(k0, k0 + n) - k0;
+        let hi = (range.hi as usize).clamp(k0 + lo, k0 + n) - k0;
+        fill(scores, lo, f32::NEG_INFINITY);
+        fill(scores.add(hi), n - hi, f32::NEG_INFINITY);
+        if self.mask_kind != 0 {
+            let row = self.mask_row(b, h, i);
+            for j in lo..hi {
+                *scores.add(j) += self.bias(row, k0 + j);
+            }
+        }
+        if !self.padding.is_null() {
+            for j in lo..hi {
+                if self.is_padding(b, k0 + j) {
+                    *scores.add(j) = f32::NEG_INFINITY;
+                }
+            }
+        }
+    }
+}
+
+/// Sets `n` floats.
+pub unsafe fn fill(p: *mut f32, n: usize, x: f32) {
+    let mut i = 0;
+    while i + 4 <= n {
+        store(p.add(i), splat(x));
+        i += 4;
+    }
+    while i < n {
+        *p.add(i) = x;
+        i += 1;
+    }
+}
+
+/// Copies `n` floats times `by`, then zeros up to the next multiple of four.
+pub unsafe fn copy_scaled(from: *const f32, n: usize, by: f32, to: *mut f32) {
+    let mut i = 0;
+    while i + 4 <= n {
+        store(to.add(i), mul(load(from.add(i)), splat(by)));
+        i += 4;
+    }
+    if i < n {
+        store(to.add(i), mul(load_part(from.add(i), n - i), splat(by)));
+    }
+}

@@ -1,0 +1,139 @@
+//! Keys and values as the kernels read them: tiles of rows out of contiguous, paged or half-width storage.
+//!
+//! A kernel asks for rows `j..j+n` and gets f32 rows with a stride: the storage itself where it can be read in place,
+//! else a widened copy in scratch memory. So a block table or another storage type is data, not another kernel.
+use crate::attention::{fill, Attention};
+use crate::dtype::{at, read_f32, size, BFloat, Half, Single, BF16, F32};
+use crate::gemm::Nt;
+
+/// Keys of one tile: with D = 64 its keys and values take 16 KiB each.
+pub const TILE: usize = 64;
+
+/// The keys or the values of one (batch, head).
+pub struct Stream {
+    base: *const u8,
+    /// Elements between rows and between pages.
+    row: usize,
+    page_stride: usize,
+    page: usize,
+    table: *const i32,
+    pub dtype: u32,
+    width: usize,
+}
+
+/// Next multiple of four.
+pub const fn up4(n: usize) -> usize {
+    n.next_multiple_of(4)
+}
+
+impl Stream {
+    pub fn new(p: &Attention, base: *const u8, strides: &[u32; 3], width: usize, b: usize, h: usize) -> Self {
+        let paged = p.page != 0;
+        let bytes = size(p.kv_dtype);
+        let first = if paged {
+            0
+        } else {
+            b.wrapping_mul(strides[0] as usize)
+        };
+        Stream {
+            base: at(
+                base,
+                first.wrapping_add(h.wrapping_mul(strides[1] as usize)),
+                bytes,
+            ),
+            row: strides[2] as usize,
+            page_stride: strides[0] as usize,
+            page: p.page as usize,
+            table: at(p.table, b.wrapping_mul(p.table_stride as usize), 4),
+            dtype: p.kv_dtype,
+            width,
+        }
+    }
+
+    /// Where row j lies, and how many rows from it on (at most n) lie behind each other.
+    #[inline(always)]
+    unsafe fn run(&self, j: usize, n: usize) -> (*const u8, usize) {
+        let bytes = size(self.dtype);
+        if self.page == 0 {
+            return (at(self.base, j.wrapping_mul(self.row), bytes), n);
+        }
+        let (page, slot) = (j / self.page, j % self.page);
+        let start = (*self.table.add(page) as usize).wrapping_mul(self.page_stride);
+        let p = at(self.base, start.wrapping_add(slot.wrapping_mul(self.row)), bytes);
+        (p, n.min(self.page - slot))
+    }
+
+    /// Rows `j..j+n` as f32 rows of `up4(width)` elements, and their stride. Copied rows are padded with zeros to
+    /// multiples of four both ways; `padded` says that the caller relies on it. `dense` asks for rows without gaps.
+    pub unsafe fn tile(
+        &self,
+        j: usize,
+        n: usize,
+        padded: bool,
+        dense: bool,
+        room: *mut f32,
+    ) -> (*const f32, usize) {
+        let wide = up4(self.width);
+        let (p, len) = self.run(j, n);
+        let whole = !padded || (n % 4 == 0 && self.width == wide);
+        if self.dtype == F32 && len == n && whole && (!dense || self.row == wide) {
+            return (p as *const f32, self.row);
+        }
+        let mut done = 0;
+        while done < n {
+            let (p, len) = self.run(j + done, n - done);
+            for i in 0..len {
+                let to = room.add((done + i) * wide);
+                read_f32(
+                    at(p, i.wrapping_mul(self.row), size(self.dtype)),
+                    self.dtype,
+                    1,
+                    self.width,
+                    to,
+                );
+                fill(to.add(self.width), wide - self.width, 0.0);
+            }
+            done += len;
+        }
+        fill(room.add(n * wide), (up4(n) - n) * wide, 0.0);
+        (room as *const f32, wide)
+    }
+
+    /// `scores (m, n) = queries (m, width) · rows j..j+nᵀ`, widening in registers.
+    pub unsafe fn scores(
+        &self,
+        queries: *const f32,
+        ldq: usize,
+        m: usize,
+        j: usize,
+        n: usize,
+        scores: *mut f32,
+        ld: usize,
+    ) {
+        let mut done = 0;
+        while done < n {
+            let (p, len) = self.run(j + done, n - done);
+            let t = Nt {
+                a: queries,
+                lda: ldq,
+                m,
+                b: p,
+                ldb: self.row,
+                n: len,
+                k: self.width,
+                part: core::ptr::null_mut(),
+                first: true,
+                last: true,
+                c: scores.add(done),
+                ldc: ld,
+                bias: core::ptr::null(),
+            };
+            match self.dtype {
+                F32 => t.run::<Single>(),
+                BF16 => t.run::<BFloat>(),
+                _ => t.run::<Half>(),
+            }
+            done += len;
+        }
+    }
+}
