@@ -18,11 +18,11 @@
  *
  * @module
  */
-export { Tensor, type NestedArray, type TensorData, type TensorOptions } from "./src/tensor.ts";
+export { type NestedArray, Tensor, type TensorData, type TensorOptions } from "./src/tensor.ts";
 export type { DType, TypedArray } from "./src/dtype.ts";
 export * as ops from "./src/ops/mod.ts";
 export type { DeviceName } from "./src/devices/device.ts";
-export { device, liveBuffers } from "./src/devices/mod.ts";
+export { device, type DeviceInfo, liveBuffers } from "./src/devices/mod.ts";
 export { configure, type Settings } from "./src/settings.ts";
 export { support, type SupportRow } from "./src/support.ts";
 export {
@@ -37,7 +37,7 @@ export {
   OutOfMemory,
 } from "./src/errors.ts";
 
-export { Registry } from "./src/registry.ts";
+export { type Callable, Registry } from "./src/registry.ts";
 export { ALL_ATTENTION_FUNCTIONS, AttentionInterface } from "./src/attention/interface.ts";
 export { attention, type AttentionOptions } from "./src/attention/attention.ts";
 export { eager_attention_forward } from "./src/attention/eager.ts";
@@ -56,10 +56,21 @@ export type { Cache } from "./src/cache/cache.ts";
 export { DynamicCache } from "./src/cache/dynamic.ts";
 
 export { type AttnImplementation, PretrainedConfig } from "./src/config.ts";
-export { AutoConfig } from "./src/auto_config.ts";
-export { AutoModel, AutoModelForCausalLM, type FromPretrainedOptions } from "./src/from_pretrained.ts";
+export type { Fields, NumberRule } from "./src/config_fields.ts";
+export { AutoConfig, type AutoConfigOptions } from "./src/auto_config.ts";
+export {
+  type AutoClass,
+  AutoModel,
+  AutoModelForCausalLM,
+  type FromPretrainedOptions,
+} from "./src/from_pretrained.ts";
 export type { LoadProgress } from "./src/load_parameters.ts";
-export type { AttentionReportRow, ForwardInputs, ForwardOutput, PreTrainedModel } from "./src/models/pretrained.ts";
+export type {
+  AttentionReportRow,
+  ForwardInputs,
+  ForwardOutput,
+  PreTrainedModel,
+} from "./src/models/pretrained.ts";
 export type { GenerateOptions, Streamer } from "./src/generation/generate.ts";
 export type { SamplingOptions } from "./src/generation/sampling.ts";
 export { AutoTokenizer, type EncodeOptions, type Encoding, type Tokenizer } from "./src/text/tokenizer.ts";

@@ -86,7 +86,7 @@ export function swapAxes(data: Float32Array, [B, H, Q, D]: readonly number[]): F
 /** `n` numbers uniform in [−√3, √3) (variance 1) by a fast generator: operands of hundreds of MiB in a second. */
 export function fastUniform(n: number, seed: number): Float32Array<ArrayBuffer> {
   const out = new Float32Array(n);
-  let x = seed | 1;
+  let x = Math.imul(seed, 0x9e3779b1) | 1;
   const scale = Math.sqrt(3) / 2 ** 31;
   for (let i = 0; i < n; i++) {
     x ^= x << 13;

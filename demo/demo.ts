@@ -44,7 +44,8 @@ interface Leg {
   readonly device: "wasm" | "webgpu";
 }
 
-const color = (code: number, text: string) => Deno.noColor || !Deno.stdout.isTerminal() ? text : `\x1b[${code}m${text}\x1b[0m`;
+const color = (code: number, text: string) =>
+  Deno.noColor || !Deno.stdout.isTerminal() ? text : `\x1b[${code}m${text}\x1b[0m`;
 
 function print(text: string): void {
   Deno.stdout.writeSync(new TextEncoder().encode(text));
@@ -56,10 +57,15 @@ async function main(options: { prompt: string; tokens: number; gpu: boolean }): 
   await using model = await AutoModelForCausalLM.from_pretrained(MODEL, { attn_implementation: "eager" });
   const { description } = await device("wasm");
   console.log(
-    `Loaded ${(model.num_parameters / 1e6).toFixed(1)} M parameters in ${(performance.now() - started).toFixed(0)} ms (${description}).`,
+    `Loaded ${(model.num_parameters / 1e6).toFixed(1)} M parameters in ${
+      (performance.now() - started).toFixed(0)
+    } ms (${description}).`,
   );
   const gpu = options.gpu ? await probeGpu() : "left out by --no-gpu";
-  const legs: Leg[] = ["eager", "sdpa", "flash_attention_2", "my_attention"].map((implementation) => ({ implementation, device: "wasm" }));
+  const legs: Leg[] = ["eager", "sdpa", "flash_attention_2", "my_attention"].map((implementation) => ({
+    implementation,
+    device: "wasm",
+  }));
   if (gpu === null) legs.push({ implementation: "flash_attention_2", device: "webgpu" });
   else console.log(`No WebGPU leg: ${gpu}.`);
 
@@ -79,12 +85,19 @@ async function main(options: { prompt: string; tokens: number; gpu: boolean }): 
   await model.to("wasm");
   await drawAttention(model, tokenizer, prompt);
   drawMask(model, prompt.length);
-  if (rows.some((row) => !row.sameTokens)) throw new Error("The backends disagree: see the column \"same tokens\"");
+  if (rows.some((row) => !row.sameTokens)) {
+    throw new Error('The backends disagree: see the column "same tokens"');
+  }
   console.log(`\nAll ${rows.length} backends generated the same ${tokens.length - prompt.length} tokens.`);
 }
 
 /** One generation that changes its backend after every leg, keeping the cache. Returns prompt and new tokens. */
-async function relay(model: PreTrainedModel, tokenizer: Tokenizer, legs: readonly Leg[], options: { prompt: string; tokens: number }): Promise<number[]> {
+async function relay(
+  model: PreTrainedModel,
+  tokenizer: Tokenizer,
+  legs: readonly Leg[],
+  options: { prompt: string; tokens: number },
+): Promise<number[]> {
   const { input_ids } = tokenizer(options.prompt);
   using ids = input_ids;
   const text = new TextStreamer(tokenizer, { write: print });
@@ -103,7 +116,12 @@ async function relay(model: PreTrainedModel, tokenizer: Tokenizer, legs: readonl
     },
     end: () => text.end(),
   };
-  using output = await model.generate({ input_ids: ids, max_new_tokens: options.tokens, eos_token_id: null, streamer });
+  using output = await model.generate({
+    input_ids: ids,
+    max_new_tokens: options.tokens,
+    eos_token_id: null,
+    streamer,
+  });
   console.log();
   await model.to("wasm");
   return Array.from(await output.data(), Number);
@@ -121,14 +139,21 @@ async function probeGpu(): Promise<string | null> {
 }
 
 const program = new Command("demo")
-  .description("Generates with the shipped model while the attention backend changes, and compares the backends.")
+  .description(
+    "Generates with the shipped model while the attention backend changes, and compares the backends.",
+  )
   .option("-p, --prompt <text>", "what to continue", "In the beginning God created")
   .option("-n, --tokens <number>", "tokens to generate", (text) => {
     const n = Number(text);
-    if (!Number.isInteger(n) || n < 5 || n > 400) throw new InvalidArgumentError("expected an integer from 5 to 400");
+    if (!Number.isInteger(n) || n < 5 || n > 400) {
+      throw new InvalidArgumentError("expected an integer from 5 to 400");
+    }
     return n;
   }, 60)
   .option("--no-gpu", "leave WebGPU out")
-  .addHelpText("after", "\nExamples:\n  deno task demo\n  deno task demo --prompt \"And it came to pass\" --tokens 100");
+  .addHelpText(
+    "after",
+    '\nExamples:\n  deno task demo\n  deno task demo --prompt "And it came to pass" --tokens 100',
+  );
 program.parse(Deno.args, { from: "user" });
 await main(program.opts<{ prompt: string; tokens: number; gpu: boolean }>());

@@ -60,12 +60,22 @@ async function forwardOnce(model: PreTrainedModel, prompt: readonly number[]): P
   logits![Symbol.dispose]();
 }
 
-async function decodeSpeed(model: PreTrainedModel, prompt: readonly number[], count: number): Promise<number> {
+async function decodeSpeed(
+  model: PreTrainedModel,
+  prompt: readonly number[],
+  count: number,
+): Promise<number> {
   using ids = Tensor.from([prompt], { dtype: "int32" });
   using past_key_values = new DynamicCache();
   const times: number[] = [];
   const streamer = { put: () => void times.push(performance.now()), end: () => {} };
-  using _output = await model.generate({ input_ids: ids, max_new_tokens: count, eos_token_id: null, past_key_values, streamer });
+  using _output = await model.generate({
+    input_ids: ids,
+    max_new_tokens: count,
+    eos_token_id: null,
+    past_key_values,
+    streamer,
+  });
   return (times.length - 1) / ((times.at(-1)! - times[0]!) / 1000);
 }
 
@@ -86,13 +96,24 @@ async function maxDifference(model: PreTrainedModel, { prompt, oracle }: Task): 
   const values = await logits!.data() as Float32Array;
   logits![Symbol.dispose]();
   const width = oracle[0]!.length;
-  return oracle.reduce((most, row, t) => row.reduce((m, v, i) => Math.max(m, Math.abs(v - values[t * width + i]!)), most), 0);
+  return oracle.reduce(
+    (most, row, t) => row.reduce((m, v, i) => Math.max(m, Math.abs(v - values[t * width + i]!)), most),
+    0,
+  );
 }
 
 /** Prints the rows. */
 export function showTable(rows: readonly Row[]): void {
   const cells = [
-    ["backend", "device", "prefill tok/s", "decode tok/s", "peak memory", "max logit diff to f64", "same tokens"],
+    [
+      "backend",
+      "device",
+      "prefill tok/s",
+      "decode tok/s",
+      "peak memory",
+      "max logit diff to f64",
+      "same tokens",
+    ],
     ...rows.map((r) => [
       r.implementation,
       r.device,
@@ -104,6 +125,9 @@ export function showTable(rows: readonly Row[]): void {
     ]),
   ];
   const widths = cells[0]!.map((_, c) => Math.max(...cells.map((row) => row[c]!.length)));
-  const line = (row: string[]) => row.map((cell, c) => c < 2 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!)).join("  ");
-  console.log([line(cells[0]!), widths.map((w) => "─".repeat(w)).join("  "), ...cells.slice(1).map(line)].join("\n"));
+  const line = (row: string[]) =>
+    row.map((cell, c) => c < 2 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!)).join("  ");
+  console.log(
+    [line(cells[0]!), widths.map((w) => "─".repeat(w)).join("  "), ...cells.slice(1).map(line)].join("\n"),
+  );
 }

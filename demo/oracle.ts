@@ -17,7 +17,9 @@ export async function oracleLogits(folder: string | URL, ids: readonly number[])
   const w = (name: string) => weights.get(`model.${name}`)!;
   const [h, hkv, d] = [c.num_attention_heads, c.num_key_value_heads, c.head_dim];
   const embedding = w("embed_tokens.weight");
-  let x: Float64Array[] = ids.map((id) => Float64Array.from(embedding.subarray(id * c.hidden_size, (id + 1) * c.hidden_size)));
+  let x: Float64Array[] = ids.map((id) =>
+    Float64Array.from(embedding.subarray(id * c.hidden_size, (id + 1) * c.hidden_size))
+  );
   for (let layer = 0; layer < c.num_hidden_layers; layer++) {
     const p = (name: string) => w(`layers.${layer}.${name}.weight`);
     const normed = x.map((row) => rmsNorm(row, p("input_layernorm"), c.rms_norm_eps));
@@ -28,11 +30,16 @@ export async function oracleLogits(folder: string | URL, ids: readonly number[])
       const heads = new Float64Array(h * d);
       for (let head = 0; head < h; head++) {
         const kv = Math.floor(head / (h / hkv)) * d;
-        const scores = Array.from({ length: t + 1 }, (_, j) => dot(q[t]!, head * d, k[j]!, kv, d) / Math.sqrt(d));
+        const scores = Array.from(
+          { length: t + 1 },
+          (_, j) => dot(q[t]!, head * d, k[j]!, kv, d) / Math.sqrt(d),
+        );
         const top = Math.max(...scores);
         const e = scores.map((s) => Math.exp(s - top));
         const sum = e.reduce((a, b) => a + b, 0);
-        for (let j = 0; j <= t; j++) { for (let i = 0; i < d; i++) heads[head * d + i]! += e[j]! / sum * v[j]![kv + i]!; }
+        for (let j = 0; j <= t; j++) {
+          for (let i = 0; i < d; i++) heads[head * d + i]! += e[j]! / sum * v[j]![kv + i]!;
+        }
       }
       const middle = plus(row, linear(heads, p("self_attn.o_proj")));
       const inner = rmsNorm(middle, p("post_attention_layernorm"), c.rms_norm_eps);

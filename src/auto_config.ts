@@ -18,7 +18,9 @@ export interface AutoConfigOptions {
 const OPTIONS = ["attn_implementation", "signal"];
 
 /** Loads configurations. */
-export const AutoConfig = {
+export const AutoConfig: {
+  from_pretrained(folder: string | URL, options?: AutoConfigOptions): Promise<PretrainedConfig>;
+} = {
   /**
    * Reads `config.json` of a local model folder, given as a path or a `file:` URL.
    *

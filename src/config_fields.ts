@@ -51,7 +51,11 @@ export class Fields {
     return value !== undefined && value !== null;
   }
 
-  /** A finite number. @throws {InvalidArgument | ModelFileError} when it is missing, no number or out of range. */
+  /**
+   * A finite number.
+   *
+   * @throws {InvalidArgument | ModelFileError} when it is missing, no number or out of range.
+   */
   number<D = number>(name: string, rule: NumberRule<D> = {}): number | D {
     if (!this.has(name) && rule.default !== undefined) return rule.default;
     const value = this.#get(name);
@@ -69,7 +73,11 @@ export class Fields {
     return this.number(name, { ...rule, integer: true });
   }
 
-  /** `true` or `false`. @throws {InvalidArgument | ModelFileError} when it is anything else. */
+  /**
+   * `true` or `false`.
+   *
+   * @throws {InvalidArgument | ModelFileError} when it is anything else.
+   */
   boolean<D = boolean>(name: string, rule: { readonly default?: D } = {}): boolean | D {
     if (!this.has(name) && rule.default !== undefined) return rule.default;
     const value = this.#get(name);
@@ -77,7 +85,11 @@ export class Fields {
     throw this.refuse(name, "true or false");
   }
 
-  /** A string, one of `rule.known` if given. @throws {InvalidArgument | ModelFileError} when it is not. */
+  /**
+   * A string, one of `rule.known` if given.
+   *
+   * @throws {InvalidArgument | ModelFileError} when it is not.
+   */
   string<D = string>(
     name: string,
     rule: { readonly default?: D; readonly known?: readonly string[] } = {},
@@ -119,7 +131,11 @@ export class Fields {
     );
   }
 
-  /** The fields of a nested object. @throws {InvalidArgument | ModelFileError} when it is missing or no object. */
+  /**
+   * The fields of a nested object.
+   *
+   * @throws {InvalidArgument | ModelFileError} when it is missing or no object.
+   */
   object(name: string): Fields {
     const value = this.#get(name);
     if (!isRecord(value)) throw this.refuse(name, "an object");

@@ -64,7 +64,9 @@ export function minOf(dtype: DType): number {
     case "bfloat16":
       return -3.3895313892515355e38;
     default:
-      throw new InvalidArgument(`Cannot take the minimum of dtype ${dtype}: expected float32, float16 or bfloat16`);
+      throw new InvalidArgument(
+        `Cannot take the minimum of dtype ${dtype}: expected float32, float16 or bfloat16`,
+      );
   }
 }
 
@@ -160,7 +162,9 @@ export function convertTo(
     else {
       const t = Math.trunc(v);
       if (!(t >= range[0] && t <= range[1])) {
-        throw new InvalidArgument(`Cannot convert element ${i} to ${dtype}: ${v} is outside ${range[0]}…${range[1]}`);
+        throw new InvalidArgument(
+          `Cannot convert element ${i} to ${dtype}: ${v} is outside ${range[0]}…${range[1]}`,
+        );
       }
       (out as Int32Array)[i] = t;
     }
@@ -170,7 +174,9 @@ export function convertTo(
 
 function integer(v: number, i: number, dtype: DType): number {
   const t = Math.trunc(v);
-  if (!Number.isFinite(t)) throw new InvalidArgument(`Cannot convert element ${i} to ${dtype}: ${v} is not an integer`);
+  if (!Number.isFinite(t)) {
+    throw new InvalidArgument(`Cannot convert element ${i} to ${dtype}: ${v} is not an integer`);
+  }
   return t;
 }
 

@@ -46,7 +46,9 @@ async function fromPretrained(
 ): Promise<PreTrainedModel> {
   for (const key of Object.keys(options)) {
     if (!OPTIONS.includes(key)) {
-      throw new InvalidArgument(`Cannot load a model with option "${key}": known options are ${OPTIONS.join(", ")}`);
+      throw new InvalidArgument(
+        `Cannot load a model with option "${key}": known options are ${OPTIONS.join(", ")}`,
+      );
     }
   }
   const { dtype = "auto", device: place = "wasm", signal, progress_callback } = options;
@@ -60,24 +62,37 @@ async function fromPretrained(
   const files = await openFolder(folder, read);
   const given = options.config;
   if (given !== undefined && !(given instanceof PretrainedConfig)) {
-    throw new InvalidArgument("Cannot load a model: config must be a PretrainedConfig, from AutoConfig.from_pretrained");
+    throw new InvalidArgument(
+      "Cannot load a model: config must be a PretrainedConfig, from AutoConfig.from_pretrained",
+    );
   }
   const config = given?.clone() ?? await loadConfig(files, read);
   const classes = MODELS[modelType(config, Object.keys(MODELS))]!;
   const Model = choose(classes);
   if (Model === undefined) {
-    throw new InvalidArgument(`Cannot load ${files.describe()} with ${task}: model type ${String(config["model_type"])} has no such head`);
+    throw new InvalidArgument(
+      `Cannot load ${files.describe()} with ${task}: model type ${
+        String(config["model_type"])
+      } has no such head`,
+    );
   }
   const requested = options.attn_implementation ?? config._attn_implementation;
   applyImplementation(config, requested);
-  const why = requested === null ? "default: nothing was requested" : `attn_implementation=${JSON.stringify(requested)}`;
+  const why = requested === null
+    ? "default: nothing was requested"
+    : `attn_implementation=${JSON.stringify(requested)}`;
   await acquire(place);
   using weights = await openWeights(files, read);
   if (place === "wasm") planMemory(weights, dtype, settings.max_memory);
   const device = place === "wasm" ? openEngine() : defaultDevice(place);
   try {
     const file = files.describe();
-    const tensors = await loadParameters(weights, device, { dtype, file, progress: progress_callback, signal });
+    const tensors = await loadParameters(weights, device, {
+      dtype,
+      file,
+      progress: progress_callback,
+      signal,
+    });
     const parameters = new Parameters(tensors, basePrefix(weights));
     try {
       const model = new Model({ config, parameters, device, why });
@@ -103,15 +118,28 @@ function basePrefix(weights: Weights): string {
 function dropUnused(parameters: Parameters, where: string): void {
   const unused = parameters.dropUnused();
   // A head is expected to be left over when the bare model is loaded, or the embedding stands for it.
-  const surprising = unused.filter((name) => name !== "lm_head.weight" && !name.endsWith("rotary_emb.inv_freq"));
+  const surprising = unused.filter((name) =>
+    name !== "lm_head.weight" && !name.endsWith("rotary_emb.inv_freq")
+  );
   if (surprising.length > 0) {
     const shown = surprising.slice(0, 5).join(", ");
-    warnOnce(`unused:${where}`, `${surprising.length} tensors of ${where} are not part of the model: ${shown}${surprising.length > 5 ? ", …" : ""}`);
+    warnOnce(
+      `unused:${where}`,
+      `${surprising.length} tensors of ${where} are not part of the model: ${shown}${
+        surprising.length > 5 ? ", …" : ""
+      }`,
+    );
   }
 }
 
+/** A loader of one kind of models. */
+export interface AutoClass {
+  /** Loads a local model folder: `config.json` and safetensors. */
+  from_pretrained(folder: string | URL, options?: FromPretrainedOptions): Promise<PreTrainedModel>;
+}
+
 /** Loads models without a head. */
-export const AutoModel = {
+export const AutoModel: AutoClass = {
   /**
    * Loads a local model folder: `config.json` and safetensors.
    *
@@ -126,7 +154,7 @@ export const AutoModel = {
 };
 
 /** Loads models that predict the next token. */
-export const AutoModelForCausalLM = {
+export const AutoModelForCausalLM: AutoClass = {
   /**
    * Loads a local model folder: `config.json` and safetensors.
    *

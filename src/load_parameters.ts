@@ -15,8 +15,9 @@ export interface LoadProgress {
   readonly status: "progress" | "done";
   /** What is loaded. */
   readonly file: string;
-  /** Bytes so far, and in all. */
+  /** Bytes so far. */
   readonly loaded: number;
+  /** Bytes in all. */
   readonly total: number;
 }
 
@@ -41,7 +42,9 @@ function memoryType(tensor: LoadableTensor, dtype: DType | "auto"): DType {
 
 /** The tensors a model can be built from: floating point ones. */
 function wanted(weights: Weights): LoadableTensor[] {
-  return [...weights.tensors.values()].filter((t): t is LoadableTensor => t.dtype !== null && isFloat(t.dtype));
+  return [...weights.tensors.values()].filter((t): t is LoadableTensor =>
+    t.dtype !== null && isFloat(t.dtype)
+  );
 }
 
 /**
@@ -66,7 +69,11 @@ function elements(t: LoadableTensor): number {
 }
 
 /** Streams all weights into `device`, chunk by chunk: the file is never in memory as a whole. */
-export async function loadParameters(weights: Weights, device: Device, options: LoadOptions): Promise<Map<string, Tensor>> {
+export async function loadParameters(
+  weights: Weights,
+  device: Device,
+  options: LoadOptions,
+): Promise<Map<string, Tensor>> {
   const { dtype, file, progress, signal } = options;
   const list = wanted(weights);
   const tensors = new Map<string, Tensor>();

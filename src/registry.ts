@@ -19,7 +19,11 @@ export class GlobalEntries<T extends Callable> {
     this.what = what;
   }
 
-  /** Adds or replaces an entry. @throws {InvalidArgument} for an empty name or a value that is not a function. */
+  /**
+   * Adds or replaces an entry.
+   *
+   * @throws {InvalidArgument} for an empty name or a value that is not a function.
+   */
   register(name: string, value: T): void {
     checkEntry(this.what, name, value);
     this.#entries.set(name, value);

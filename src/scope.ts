@@ -36,7 +36,9 @@ export function tidy<T>(fn: () => T): T {
   if (result instanceof Promise) {
     result.catch(() => {});
     close(undefined);
-    throw new InvalidArgument("Cannot tidy an async function: expected a synchronous one; use `using` for its tensors");
+    throw new InvalidArgument(
+      "Cannot tidy an async function: expected a synchronous one; use `using` for its tensors",
+    );
   }
   close(result);
   return result;
@@ -89,5 +91,7 @@ function collect(into: Set<Scoped>, value: unknown): void {
   if (typeof value !== "object" || value === null) return;
   if ("isTensor" in value) into.add(value as Scoped);
   else if (Array.isArray(value)) value.forEach((v) => collect(into, v));
-  else if (Object.getPrototypeOf(value) === Object.prototype) Object.values(value).forEach((v) => collect(into, v));
+  else if (Object.getPrototypeOf(value) === Object.prototype) {
+    Object.values(value).forEach((v) => collect(into, v));
+  }
 }

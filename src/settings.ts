@@ -26,7 +26,9 @@ export interface Settings {
 export async function configure(changes: Settings): Promise<void> {
   for (const key of Object.keys(changes)) {
     if (!(key in settings)) {
-      throw new InvalidArgument(`Cannot configure "${key}": known settings are ${Object.keys(settings).join(", ")}`);
+      throw new InvalidArgument(
+        `Cannot configure "${key}": known settings are ${Object.keys(settings).join(", ")}`,
+      );
     }
   }
   const { threads, deterministic, max_memory } = changes;
@@ -36,12 +38,19 @@ export async function configure(changes: Settings): Promise<void> {
   if (deterministic !== undefined && typeof deterministic !== "boolean") {
     throw new InvalidArgument(`Cannot configure deterministic: ${deterministic}: expected true or false`);
   }
-  if (max_memory !== undefined && !(Number.isSafeInteger(max_memory) && max_memory >= 1 << 24 && max_memory <= 2 ** 32)) {
-    throw new InvalidArgument(`Cannot configure max_memory: ${max_memory}: expected bytes between 16 MiB and 4 GiB`);
+  if (
+    max_memory !== undefined &&
+    !(Number.isSafeInteger(max_memory) && max_memory >= 1 << 24 && max_memory <= 2 ** 32)
+  ) {
+    throw new InvalidArgument(
+      `Cannot configure max_memory: ${max_memory}: expected bytes between 16 MiB and 4 GiB`,
+    );
   }
   const alive = liveEngines();
   if (alive.length > 0) {
-    throw new InvalidArgument(`Cannot configure while ${alive.join(" and ")} are alive: dispose tensors and models first`);
+    throw new InvalidArgument(
+      `Cannot configure while ${alive.join(" and ")} are alive: dispose tensors and models first`,
+    );
   }
   Object.assign(settings, Object.fromEntries(Object.entries(changes).filter(([, v]) => v !== undefined)));
 }

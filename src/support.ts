@@ -11,8 +11,11 @@ import { DeviceUnavailable } from "./errors.ts";
 
 /** One row of {@linkcode support}. */
 export interface SupportRow {
+  /** Name of the implementation. */
   readonly implementation: string;
+  /** Device it would run on. */
   readonly device: DeviceName;
+  /** Whether it can be used here. */
   readonly available: boolean;
   /** The kernel build or adapter, or the reason it is not available. */
   readonly why: string;

@@ -7,7 +7,16 @@
  *
  * @module
  */
-import { convertTo, type DType, DTYPES, type HostArray, hostArray, isDType, present, type TypedArray } from "./dtype.ts";
+import {
+  convertTo,
+  type DType,
+  DTYPES,
+  type HostArray,
+  hostArray,
+  isDType,
+  present,
+  type TypedArray,
+} from "./dtype.ts";
 import { InvalidArgument } from "./errors.ts";
 import { type Allocation, type Device, type DeviceName, MAX_RANK, type View } from "./devices/device.ts";
 import { acquire, copyBetween, defaultDevice } from "./devices/mod.ts";
@@ -29,7 +38,11 @@ export interface TensorOptions {
   device?: DeviceName;
 }
 
-/** Reference-counted bytes behind one or more tensors. @internal */
+/**
+ * Reference-counted bytes behind one or more tensors.
+ *
+ * @internal
+ */
 export class Storage {
   #refs = 0;
   #homes: Allocation[] = [];
@@ -98,18 +111,30 @@ export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((a, b) => a * b, 1);
 }
 
-/** Checks that `shape` is a list of at most {@linkcode MAX_RANK} non-negative safe integers. @throws {InvalidArgument} */
+/**
+ * Checks that `shape` is a list of at most {@linkcode MAX_RANK} non-negative safe integers.
+ *
+ * @throws {InvalidArgument}
+ */
 export function checkShape(shape: readonly number[]): readonly number[] {
-  if (!Array.isArray(shape)) throw new InvalidArgument(`Cannot use ${String(shape)} as a shape: expected an array of integers`);
+  if (!Array.isArray(shape)) {
+    throw new InvalidArgument(`Cannot use ${String(shape)} as a shape: expected an array of integers`);
+  }
   if (shape.length > MAX_RANK) {
-    throw new InvalidArgument(`Cannot make a tensor of rank ${shape.length}: at most ${MAX_RANK} dimensions are supported`);
+    throw new InvalidArgument(
+      `Cannot make a tensor of rank ${shape.length}: at most ${MAX_RANK} dimensions are supported`,
+    );
   }
   for (const d of shape) {
     if (!Number.isSafeInteger(d) || d < 0) {
-      throw new InvalidArgument(`Cannot use [${shape}] as a shape: expected non-negative integers, got ${String(d)}`);
+      throw new InvalidArgument(
+        `Cannot use [${shape}] as a shape: expected non-negative integers, got ${String(d)}`,
+      );
     }
   }
-  if (!Number.isSafeInteger(sizeOf(shape))) throw new InvalidArgument(`Cannot use [${shape}] as a shape: too many elements`);
+  if (!Number.isSafeInteger(sizeOf(shape))) {
+    throw new InvalidArgument(`Cannot use [${shape}] as a shape: too many elements`);
+  }
   return Object.freeze([...shape]);
 }
 
@@ -124,7 +149,11 @@ export function checkShape(shape: readonly number[]): readonly number[] {
  * ```
  */
 export class Tensor implements Disposable {
-  /** Marks tensors for scopes, across copies of this module. @internal */
+  /**
+   * Marks tensors for scopes, across copies of this module.
+   *
+   * @internal
+   */
   readonly isTensor = true;
   /** Sizes of the dimensions. */
   readonly shape: readonly number[];
@@ -132,14 +161,29 @@ export class Tensor implements Disposable {
   readonly dtype: DType;
   /** Where operations on this tensor run. */
   readonly device: DeviceName;
-  /** Elements between neighbours, per dimension. @internal */
+  /**
+   * Elements between neighbours, per dimension.
+   *
+   * @internal
+   */
   readonly strides: readonly number[];
-  /** First element in the storage. @internal */
+  /**
+   * First element in the storage.
+   *
+   * @internal
+   */
   readonly offset: number;
   #storage: Storage | null;
 
   /** Internal: use {@linkcode Tensor.from}. */
-  constructor(storage: Storage, device: DeviceName, dtype: DType, shape: readonly number[], strides?: readonly number[], offset = 0) {
+  constructor(
+    storage: Storage,
+    device: DeviceName,
+    dtype: DType,
+    shape: readonly number[],
+    strides?: readonly number[],
+    offset = 0,
+  ) {
     this.#storage = storage.retain();
     this.device = device;
     this.dtype = dtype;
@@ -162,25 +206,42 @@ export class Tensor implements Disposable {
     const type = dtype ?? flat.dtype;
     const shape = checkShape(options.shape ?? flat.shape);
     if (sizeOf(shape) !== flat.values.length) {
-      throw new InvalidArgument(`Cannot give ${flat.values.length} elements the shape [${shape}]: it has ${sizeOf(shape)}`);
+      throw new InvalidArgument(
+        `Cannot give ${flat.values.length} elements the shape [${shape}]: it has ${sizeOf(shape)}`,
+      );
     }
-    const host = ArrayBuffer.isView(data) && isHostArray(type, data) ? data.slice() as HostArray : convertTo(type, flat.values);
+    const host = ArrayBuffer.isView(data) && isHostArray(type, data)
+      ? data.slice() as HostArray
+      : convertTo(type, flat.values);
     return Tensor.ofHost(host, type, shape, device);
   }
 
-  /** Wraps a host array without copying it. @internal */
+  /**
+   * Wraps a host array without copying it.
+   *
+   * @internal
+   */
   static ofHost(host: HostArray, dtype: DType, shape: readonly number[], device: DeviceName): Tensor {
     return new Tensor(new Storage(dtype, host.length, host), device, dtype, shape);
   }
 
-  /** A new uninitialised tensor in a device's memory. @internal */
+  /**
+   * A new uninitialised tensor in a device's memory.
+   *
+   * @internal
+   */
   static empty(device: Device, dtype: DType, shape: readonly number[]): Tensor {
     const n = sizeOf(shape);
     const block = device.allocate(n * device.elementBytes(dtype));
     return new Tensor(new Storage(dtype, n, null, block), device.name, dtype, shape);
   }
 
-  /** Storage, for views and devices. @throws {InvalidArgument} after disposal. @internal */
+  /**
+   * Storage, for views and devices.
+   *
+   * @throws {InvalidArgument} after disposal.
+   * @internal
+   */
   get storage(): Storage {
     if (this.#storage === null) {
       throw new InvalidArgument(`Cannot use a tensor of shape [${this.shape}] after it was disposed`);
@@ -198,7 +259,11 @@ export class Tensor implements Disposable {
     return sizeOf(this.shape);
   }
 
-  /** Whether the elements lie in row-major order without gaps. @internal */
+  /**
+   * Whether the elements lie in row-major order without gaps.
+   *
+   * @internal
+   */
   get isContiguous(): boolean {
     let step = 1;
     for (let i = this.shape.length - 1; i >= 0; i--) {
@@ -208,12 +273,25 @@ export class Tensor implements Disposable {
     return true;
   }
 
-  /** A tensor over the same storage. @internal */
-  view(shape: readonly number[], strides: readonly number[], offset: number = this.offset, dtype: DType = this.dtype): Tensor {
+  /**
+   * A tensor over the same storage.
+   *
+   * @internal
+   */
+  view(
+    shape: readonly number[],
+    strides: readonly number[],
+    offset: number = this.offset,
+    dtype: DType = this.dtype,
+  ): Tensor {
     return new Tensor(this.storage, this.device, dtype, shape, strides, offset);
   }
 
-  /** What kernels of `device` read: uploads at first use. @internal */
+  /**
+   * What kernels of `device` read: uploads at first use.
+   *
+   * @internal
+   */
   on(device: Device): View {
     if (device.name !== this.device) {
       throw new InvalidArgument(
@@ -234,7 +312,11 @@ export class Tensor implements Disposable {
     return present(this.dtype, await this.raw());
   }
 
-  /** Row-major host copy in the stored representation. @internal */
+  /**
+   * Row-major host copy in the stored representation.
+   *
+   * @internal
+   */
   async raw(): Promise<HostArray> {
     const { storage } = this;
     if (storage.host !== null) return gather(this, storage.host);
@@ -248,7 +330,11 @@ export class Tensor implements Disposable {
     return await packed.raw();
   }
 
-  /** This tensor's values in row-major order, as a new view or, where needed, a copy on the device. @internal */
+  /**
+   * This tensor's values in row-major order, as a new view or, where needed, a copy on the device.
+   *
+   * @internal
+   */
   contiguous(): Tensor {
     if (this.isContiguous) return this.view(this.shape, this.strides);
     const device = this.storage.home ?? defaultDevice(this.device);
@@ -281,7 +367,9 @@ export class Tensor implements Disposable {
       return Tensor.ofHost(await this.raw(), this.dtype, this.shape, target);
     }
     if (!isDType(target)) {
-      throw new InvalidArgument(`Cannot move a tensor to "${String(target)}": expected wasm, webgpu or one of ${DTYPES.join(", ")}`);
+      throw new InvalidArgument(
+        `Cannot move a tensor to "${String(target)}": expected wasm, webgpu or one of ${DTYPES.join(", ")}`,
+      );
     }
     if (target === this.dtype) return this.view(this.shape, this.strides);
     return Tensor.ofHost(convertTo(target, await this.data()), target, this.shape, this.device);
@@ -318,7 +406,9 @@ export function hostData(t: Tensor): HostArray {
 
 /** Elements of a view of host storage in row-major order; the host array itself when it is exactly that. */
 function gather(t: Tensor, host: HostArray): HostArray {
-  if (t.isContiguous) return host.length === t.size ? host : host.slice(t.offset, t.offset + t.size) as HostArray;
+  if (t.isContiguous) {
+    return host.length === t.size ? host : host.slice(t.offset, t.offset + t.size) as HostArray;
+  }
   const out = hostArray(t.dtype, t.size);
   let at = 0;
   const walk = (dim: number, from: number): void => {
@@ -332,14 +422,20 @@ function gather(t: Tensor, host: HostArray): HostArray {
 function checkOptions(options: TensorOptions): void {
   for (const key of Object.keys(options)) {
     if (key !== "shape" && key !== "dtype" && key !== "device") {
-      throw new InvalidArgument(`Cannot make a tensor with option "${key}": known options are shape, dtype, device`);
+      throw new InvalidArgument(
+        `Cannot make a tensor with option "${key}": known options are shape, dtype, device`,
+      );
     }
   }
   if (options.dtype !== undefined && !isDType(options.dtype)) {
-    throw new InvalidArgument(`Cannot make a tensor of dtype "${String(options.dtype)}": expected one of ${DTYPES.join(", ")}`);
+    throw new InvalidArgument(
+      `Cannot make a tensor of dtype "${String(options.dtype)}": expected one of ${DTYPES.join(", ")}`,
+    );
   }
   if (options.device !== undefined && options.device !== "wasm" && options.device !== "webgpu") {
-    throw new InvalidArgument(`Cannot make a tensor on device "${String(options.device)}": expected wasm or webgpu`);
+    throw new InvalidArgument(
+      `Cannot make a tensor on device "${String(options.device)}": expected wasm or webgpu`,
+    );
   }
 }
 
@@ -380,7 +476,9 @@ function flatten(data: TensorData): Flat {
   if (ArrayBuffer.isView(data)) {
     const dtype = KIND.get(typedArrayName(data));
     if (dtype === undefined) {
-      throw new InvalidArgument(`Cannot make a tensor from ${typedArrayName(data)}: expected one of ${[...KIND.keys()].join(", ")}`);
+      throw new InvalidArgument(
+        `Cannot make a tensor from ${typedArrayName(data)}: expected one of ${[...KIND.keys()].join(", ")}`,
+      );
     }
     // DataView is the only view that is not array-like, and KIND has no entry for it.
     const values = data as ArrayBufferView & ArrayLike<number>;
@@ -390,19 +488,31 @@ function flatten(data: TensorData): Flat {
   const shape: number[] = [];
   const visit = (x: unknown, depth: number): void => {
     if (typeof x === "number" || typeof x === "bigint" || typeof x === "boolean") {
-      if (depth !== shape.length) throw new InvalidArgument("Cannot make a tensor from nested arrays of uneven depth");
+      if (depth !== shape.length) {
+        throw new InvalidArgument("Cannot make a tensor from nested arrays of uneven depth");
+      }
       values.push(x);
       return;
     }
     if (typeof x !== "object" || x === null || !("length" in x) || typeof x.length !== "number") {
-      throw new InvalidArgument(`Cannot make a tensor from ${x === null ? "null" : typeof x}: expected numbers, booleans, bigints, arrays of them or a typed array`);
+      throw new InvalidArgument(
+        `Cannot make a tensor from ${
+          x === null ? "null" : typeof x
+        }: expected numbers, booleans, bigints, arrays of them or a typed array`,
+      );
     }
     const list = x as ArrayLike<unknown>;
     if (depth === shape.length) {
-      if (values.length > 0) throw new InvalidArgument("Cannot make a tensor from nested arrays of uneven depth");
+      if (values.length > 0) {
+        throw new InvalidArgument("Cannot make a tensor from nested arrays of uneven depth");
+      }
       shape.push(list.length);
     } else if (shape[depth] !== list.length) {
-      throw new InvalidArgument(`Cannot make a tensor from ragged arrays: a row of ${list.length} elements beside one of ${shape[depth]}`);
+      throw new InvalidArgument(
+        `Cannot make a tensor from ragged arrays: a row of ${list.length} elements beside one of ${
+          shape[depth]
+        }`,
+      );
     }
     for (let i = 0; i < list.length; i++) visit(list[i], depth + 1);
   };

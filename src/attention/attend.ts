@@ -40,12 +40,17 @@ export interface Attended {
   readonly lse: Tensor | null;
 }
 
-/** Checks that query, key and value fit together. @throws {InvalidArgument} naming all three shapes */
+/**
+ * Checks that query, key and value fit together.
+ *
+ * @throws {InvalidArgument} naming all three shapes
+ */
 export function checkOperands(query: Tensor, key: Tensor, value: Tensor): void {
   const [b, h, , d] = query.shape;
   const [bk, hk, k, dk] = key.shape;
   const [bv, hv, kv] = value.shape;
-  const fits = [query, key, value].every((t) => t.shape.length === 4) && bk === b && bv === b && hv === hk && kv === k && dk === d &&
+  const fits = [query, key, value].every((t) => t.shape.length === 4) && bk === b && bv === b && hv === hk &&
+    kv === k && dk === d &&
     d! > 0 && hk! > 0 && h! % hk! === 0;
   if (!fits) {
     throw new InvalidArgument(
@@ -54,26 +59,43 @@ export function checkOperands(query: Tensor, key: Tensor, value: Tensor): void {
     );
   }
   if (key.dtype !== value.dtype) {
-    throw new InvalidArgument(`Cannot attend with key ${key.dtype} and value ${value.dtype}: expected one dtype`);
+    throw new InvalidArgument(
+      `Cannot attend with key ${key.dtype} and value ${value.dtype}: expected one dtype`,
+    );
   }
 }
 
-/** Checks the keyword arguments every built-in understands. @throws {InvalidArgument} */
+/**
+ * Checks the keyword arguments every built-in understands.
+ *
+ * @throws {InvalidArgument}
+ */
 export function checkKwargs(kwargs: AttentionKwargs, heads: number): void {
   const { dropout = 0, scaling, softcap, s_aux, sliding_window } = kwargs;
-  if (dropout !== 0) throw new InvalidArgument(`Cannot attend with dropout ${dropout}: this library runs inference only, pass 0`);
+  if (dropout !== 0) {
+    throw new InvalidArgument(
+      `Cannot attend with dropout ${dropout}: this library runs inference only, pass 0`,
+    );
+  }
   if (scaling !== undefined && scaling !== null && !Number.isFinite(scaling)) {
     throw new InvalidArgument(`Cannot attend with scaling ${scaling}: expected a finite number`);
   }
   if (softcap !== undefined && softcap !== null && !(Number.isFinite(softcap) && softcap > 0)) {
     throw new InvalidArgument(`Cannot attend with softcap ${softcap}: expected a positive number, or null`);
   }
-  if (sliding_window !== undefined && sliding_window !== null && !(Number.isInteger(sliding_window) && sliding_window >= 1)) {
-    throw new InvalidArgument(`Cannot attend with sliding_window ${sliding_window}: expected an integer ≥ 1, or null`);
+  if (
+    sliding_window !== undefined && sliding_window !== null &&
+    !(Number.isInteger(sliding_window) && sliding_window >= 1)
+  ) {
+    throw new InvalidArgument(
+      `Cannot attend with sliding_window ${sliding_window}: expected an integer ≥ 1, or null`,
+    );
   }
   if (s_aux !== undefined && s_aux !== null && !(s_aux instanceof Tensor && s_aux.size === heads)) {
     throw new InvalidArgument(
-      `Cannot attend with sinks of shape [${s_aux instanceof Tensor ? s_aux.shape : typeof s_aux}]: expected one logit for each of ${heads} heads`,
+      `Cannot attend with sinks of shape [${
+        s_aux instanceof Tensor ? s_aux.shape : typeof s_aux
+      }]: expected one logit for each of ${heads} heads`,
     );
   }
 }
@@ -84,8 +106,12 @@ export function checkKwargs(kwargs: AttentionKwargs, heads: number): void {
  * @throws {InvalidArgument} for a shape or dtype no kernel takes
  */
 function maskView(mask: Tensor, shape: readonly number[], take: (t: Tensor) => View): View {
-  if (mask.dtype !== "bool" && mask.dtype !== "float32" && mask.dtype !== "float16" && mask.dtype !== "bfloat16") {
-    throw new InvalidArgument(`Cannot attend with a mask of dtype ${mask.dtype}: expected bool (true = attend) or a float added to the scores`);
+  if (
+    mask.dtype !== "bool" && mask.dtype !== "float32" && mask.dtype !== "float16" && mask.dtype !== "bfloat16"
+  ) {
+    throw new InvalidArgument(
+      `Cannot attend with a mask of dtype ${mask.dtype}: expected bool (true = attend) or a float added to the scores`,
+    );
   }
   const rank = mask.shape.length;
   const fits = rank >= 2 && rank <= 4 && mask.shape.every((m, i) => {
@@ -93,22 +119,34 @@ function maskView(mask: Tensor, shape: readonly number[], take: (t: Tensor) => V
     return m === 1 || m === want || (i === rank - 1 && m > want);
   });
   if (!fits) {
-    throw new InvalidArgument(`Cannot attend with a mask of shape [${mask.shape}]: it must broadcast to (B, H, Q, K) = [${shape}]`);
+    throw new InvalidArgument(
+      `Cannot attend with a mask of shape [${mask.shape}]: it must broadcast to (B, H, Q, K) = [${shape}]`,
+    );
   }
   const view = take(mask);
   const cut = view.shape.map((m, i) => i === rank - 1 ? Math.min(m, shape[3]!) : m);
   return expandView({ ...view, shape: cut }, shape);
 }
 
-/** Records attention over checked operands. @throws {InvalidArgument} for masks or sinks that do not fit */
+/**
+ * Records attention over checked operands.
+ *
+ * @throws {InvalidArgument} for masks or sinks that do not fit
+ */
 export function attend(query: Tensor, key: Tensor, value: Tensor, options: AttendOptions): Attended {
   checkOperands(query, key, value);
   const [b, h, q, d] = query.shape as [number, number, number, number];
   const k = key.shape[2]!;
   const dv = value.shape[3]!;
   const { padding = null, mask = null, sinks = null } = options;
-  if (padding !== null && (padding.dtype !== "bool" || padding.shape.length !== 2 || padding.shape[0] !== b || padding.shape[1] !== k)) {
-    throw new InvalidArgument(`Cannot attend with padding ${padding.dtype} [${padding.shape}]: expected bool (B, K) = [${b},${k}]`);
+  if (
+    padding !== null &&
+    (padding.dtype !== "bool" || padding.shape.length !== 2 || padding.shape[0] !== b ||
+      padding.shape[1] !== k)
+  ) {
+    throw new InvalidArgument(
+      `Cannot attend with padding ${padding.dtype} [${padding.shape}]: expected bool (B, K) = [${b},${k}]`,
+    );
   }
   return withTemporaries((temporaries) => {
     const tensors = [key, value, query, padding, mask, sinks].filter((t) => t !== null && t !== undefined);
@@ -133,7 +171,9 @@ export function attend(query: Tensor, key: Tensor, value: Tensor, options: Atten
       window_right: options.window?.[1] ?? -1,
       padding: padding?.on(device) ?? null,
       zero_padded_queries: options.zero_padded_queries ?? false,
-      mask: mask === null ? null : maskView(mask, [b, h, q, k], (t) => t.dtype === "bool" ? t.on(device) : float(t)),
+      mask: mask === null
+        ? null
+        : maskView(mask, [b, h, q, k], (t) => t.dtype === "bool" ? t.on(device) : float(t)),
       sinks: sinks === null ? null : float(sinks),
     });
     return { attn_output: out, attn_weights: weights, lse };

@@ -79,18 +79,25 @@ export async function attention(
 ): Promise<{ attn_output: Tensor; attn_weights: Tensor | null; lse?: Tensor }> {
   for (const name of Object.keys(options)) {
     if (!OPTIONS.includes(name)) {
-      throw new InvalidArgument(`Cannot attend with option "${name}": known options are ${OPTIONS.join(", ")}`);
+      throw new InvalidArgument(
+        `Cannot attend with option "${name}": known options are ${OPTIONS.join(", ")}`,
+      );
     }
   }
   for (const t of [query, key, value]) {
-    if (!(t instanceof Tensor)) throw new InvalidArgument("Cannot attend: query, key and value must be tensors");
+    if (!(t instanceof Tensor)) {
+      throw new InvalidArgument("Cannot attend: query, key and value must be tensors");
+    }
   }
   checkOperands(query, key, value);
-  const { attn_implementation = "sdpa", mask_function, attention_mask = null, return_lse = false, ...rest } = options;
+  const { attn_implementation = "sdpa", mask_function, attention_mask = null, return_lse = false, ...rest } =
+    options;
   const [b, h, q, d] = query.shape as [number, number, number, number];
   const hkv = key.shape[1]!;
   const module = {
-    config: new PretrainedConfig({ num_attention_heads: h, num_key_value_heads: hkv }, { attn_implementation }),
+    config: new PretrainedConfig({ num_attention_heads: h, num_key_value_heads: hkv }, {
+      attn_implementation,
+    }),
     layer_idx: 0,
     is_causal: false,
     scaling: d ** -0.5,
@@ -99,11 +106,15 @@ export async function attention(
   const fn = attentionFunction(attn_implementation);
   const built = builtinOf(attn_implementation);
   if (return_lse && built === undefined) {
-    throw new AttentionRefused(`Cannot return the log-sum-exp of "${attn_implementation}": only built-in implementations have it`);
+    throw new AttentionRefused(
+      `Cannot return the log-sum-exp of "${attn_implementation}": only built-in implementations have it`,
+    );
   }
   let mask = attention_mask;
   if (mask_function !== undefined) {
-    if (mask !== null) throw new InvalidArgument("Cannot attend with both attention_mask and mask_function: pass one of them");
+    if (mask !== null) {
+      throw new InvalidArgument("Cannot attend with both attention_mask and mask_function: pass one of them");
+    }
     const format = ALL_MASK_ATTENTION_FUNCTIONS.get(attn_implementation);
     if (format === undefined) {
       throw new AttentionRefused(
@@ -111,12 +122,20 @@ export async function attention(
       );
     }
     const sizes = { batch_size: b, q_length: q, kv_length: key.shape[2]!, device: query.device };
-    mask = format({ ...sizes, mask_function, config: module.config, allow_is_causal_skip: false, constraints: ["mask_function"] });
+    mask = format({
+      ...sizes,
+      mask_function,
+      config: module.config,
+      allow_is_causal_skip: false,
+      constraints: ["mask_function"],
+    });
   }
   const kwargs = { is_causal: false, ...rest, return_lse };
   try {
     if (built !== undefined) {
-      const { attn_output, attn_weights, lse } = tidy(() => ({ ...built.attend(module, query, key, value, mask, kwargs) }));
+      const { attn_output, attn_weights, lse } = tidy(() => ({
+        ...built.attend(module, query, key, value, mask, kwargs),
+      }));
       return lse === null ? { attn_output, attn_weights } : { attn_output, attn_weights, lse };
     }
     const [attn_output, attn_weights] = await fn(module, query, key, value, mask, kwargs);

@@ -54,7 +54,11 @@ export function builtinOf(name: string): Backend | undefined {
   return backend;
 }
 
-/** The function `name` means now. @throws {InvalidArgument} for an unknown name */
+/**
+ * The function `name` means now.
+ *
+ * @throws {InvalidArgument} for an unknown name
+ */
 export function attentionFunction(name: string): AttentionFunction {
   return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward);
 }

@@ -47,7 +47,11 @@ export function eager(
   });
 }
 
-/** The mask as a tensor of rank 4. @throws {InvalidArgument} for block masks and 2-D masks */
+/**
+ * The mask as a tensor of rank 4.
+ *
+ * @throws {InvalidArgument} for block masks and 2-D masks
+ */
 export function denseMask(mask: AttentionMask, name: string): Tensor | null {
   if (mask === null || mask === undefined) return null;
   if (!(mask instanceof Tensor) || mask.shape.length !== 4) {

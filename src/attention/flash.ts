@@ -50,7 +50,9 @@ export function flash(
   const v = shorterValue ?? value;
   const [q, n] = [query.shape[2]!, k.shape[2]!];
   if (query.size === 0 || k.size === 0) {
-    throw new InvalidArgument(`Cannot run flash attention on query [${query.shape}] and key [${k.shape}]: no dimension may be 0`);
+    throw new InvalidArgument(
+      `Cannot run flash attention on query [${query.shape}] and key [${k.shape}]: no dimension may be 0`,
+    );
   }
   const causal = kwargs.is_causal ?? module.is_causal ?? true;
   const window = windowOf(kwargs.sliding_window ?? null, causal, n);
@@ -74,7 +76,9 @@ export function flash(
 /** Checks that the mask is a 2-D padding mask. */
 function paddingMask(mask: AttentionMask, batch: number): Tensor | null {
   if (mask === null || mask === undefined) return null;
-  if (mask instanceof Tensor && mask.shape.length === 2 && mask.shape[0] === batch && mask.dtype === "bool") return mask;
+  if (mask instanceof Tensor && mask.shape.length === 2 && mask.shape[0] === batch && mask.dtype === "bool") {
+    return mask;
+  }
   const what = mask instanceof Tensor ? `a ${mask.dtype} mask of shape [${mask.shape}]` : "a block mask";
   throw new InvalidArgument(
     `Cannot run flash attention with ${what}: it takes a bool padding mask (B, K) or null; "eager" and "sdpa" take (B, H, Q, K)`,

@@ -29,7 +29,11 @@ export class AttentionInterface extends Registry<AttentionFunction> {
     super(entries);
   }
 
-  /** Adds or replaces an attention function for every model. @throws {InvalidArgument} for an empty name or a value that is not a function */
+  /**
+   * Adds or replaces an attention function for every model.
+   *
+   * @throws {InvalidArgument} for an empty name or a value that is not a function
+   */
   static register(name: string, fn: AttentionFunction): void {
     entries.register(name, fn);
   }
@@ -49,7 +53,9 @@ export class AttentionInterface extends Registry<AttentionFunction> {
 
 /** Message for a name nobody registered. */
 export function unknownName(name: string, known: readonly string[]): string {
-  return `Cannot use attn_implementation="${name}": expected one of ${["eager", ...known.filter((k) => k !== "eager")].join(", ")}, ` +
+  return `Cannot use attn_implementation="${name}": expected one of ${
+    ["eager", ...known.filter((k) => k !== "eager")].join(", ")
+  }, ` +
     "or a name you registered with AttentionInterface.register";
 }
 

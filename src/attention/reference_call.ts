@@ -76,7 +76,11 @@ export function maskValue(
   };
 }
 
-/** Checks an array and returns its values, row-major, with its shape. @throws {InvalidArgument} */
+/**
+ * Checks an array and returns its values, row-major, with its shape.
+ *
+ * @throws {InvalidArgument}
+ */
 export function flat(
   name: string,
   x: ReferenceArray,

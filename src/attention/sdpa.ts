@@ -48,7 +48,13 @@ export function sdpa(
   using shorterValue = cut ? slice(value, 2, 0, q) : null;
   const k = shorterKey ?? key;
   const v = shorterValue ?? value;
-  const shared = { scaling: kwargs.scaling ?? module.scaling, softcap: kwargs.softcap, sinks: kwargs.s_aux, causal, mask };
+  const shared = {
+    scaling: kwargs.scaling ?? module.scaling,
+    softcap: kwargs.softcap,
+    sinks: kwargs.s_aux,
+    causal,
+    mask,
+  };
   const result = attend(query, k, v, {
     ...shared,
     algorithm: chooseAlgorithm(q, k.shape[2]!),

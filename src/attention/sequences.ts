@@ -36,7 +36,12 @@ interface Row {
  * The mask (B, 1, Q, K) that counts positions inside sequences, or null where column numbers say the same.
  * `padding` (B, K) and `position_ids` (B or 1, Q) are read only if they have a host copy.
  */
-export function sequenceMask(padding: Tensor | null, position_ids: unknown, extent: Extent, device: Tensor["device"]): Tensor | null {
+export function sequenceMask(
+  padding: Tensor | null,
+  position_ids: unknown,
+  extent: Extent,
+  device: Tensor["device"],
+): Tensor | null {
   const rows = padding !== null ? paddedRows(padding, extent) : packedRows(position_ids, extent);
   if (rows === null) return null;
   const { batch, queries, keys, causal, window: [left, right] } = extent;
@@ -46,7 +51,7 @@ export function sequenceMask(padding: Tensor | null, position_ids: unknown, exte
   const keep = new Uint8Array(batch * queries * keys);
   let at = 0;
   for (const row of rows) {
-    for (const q of row.queries) { for (const k of row.keys) keep[at++] = sees(q, k) ? 1 : 0; }
+    for (const q of row.queries) for (const k of row.keys) keep[at++] = sees(q, k) ? 1 : 0;
   }
   return Tensor.ofHost(keep, "bool", [batch, 1, queries, keys], device);
 }
@@ -76,7 +81,9 @@ function paddedRows(padding: Tensor, extent: Extent): Row[] | null {
 /** Rows that hold several sequences, told by positions that start anew. */
 function packedRows(position_ids: unknown, extent: Extent): Row[] | null {
   const { batch, queries, keys } = extent;
-  if (!(position_ids instanceof Tensor) || position_ids.shape.length !== 2 || queries !== keys || queries < 2) return null;
+  if (
+    !(position_ids instanceof Tensor) || position_ids.shape.length !== 2 || queries !== keys || queries < 2
+  ) return null;
   if (position_ids.storage.host === null || position_ids.shape[1] !== queries) return null;
   const { isPacked, cuSeqLens } = flashSequences(position_ids);
   if (!isPacked) return null;

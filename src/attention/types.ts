@@ -44,6 +44,7 @@ export interface AttentionKwargs {
   position_ids?: Tensor | null;
   /** Return the weights, whatever the implementation. */
   output_attentions?: boolean;
+  /** Whatever the caller passed to `forward`. */
   [kwarg: string]: unknown;
 }
 

@@ -9,7 +9,12 @@ import type { Tensor } from "../tensor.ts";
 /** Keys and values of past tokens, per layer. Disposable; `using` works. */
 export interface Cache extends Disposable {
   /** Adds key and value states (B, Hkv, N, D) of `layer_idx` and returns what attention must use, as views that belong to the caller. */
-  update(key_states: Tensor, value_states: Tensor, layer_idx: number, kwargs?: Record<string, unknown>): [Tensor, Tensor];
+  update(
+    key_states: Tensor,
+    value_states: Tensor,
+    layer_idx: number,
+    kwargs?: Record<string, unknown>,
+  ): [Tensor, Tensor];
   /** Number of keys attention will see after `query_length` new tokens, and the absolute position of the first. */
   get_mask_sizes(query_length: number, layer_idx?: number): [kv_length: number, kv_offset: number];
   /** Absolute position of the first new token. */

@@ -42,6 +42,7 @@ class Layer {
  */
 export class DynamicCache implements Cache {
   readonly #layers: Layer[] = [];
+  /** Shapes grow with every token. */
   readonly is_compileable = false;
 
   /** A cache without tokens. Layers are made when they are first updated. */
@@ -98,12 +99,18 @@ export class DynamicCache implements Cache {
 
   crop(n: number): void {
     if (!Number.isInteger(n) || n > 0) {
-      throw new InvalidArgument(`Cannot crop a cache by ${n}: expected −(number of last tokens to remove), an integer ≤ 0`);
+      throw new InvalidArgument(
+        `Cannot crop a cache by ${n}: expected −(number of last tokens to remove), an integer ≤ 0`,
+      );
     }
     for (const layer of this.#layers) layer.length = Math.max(0, layer.length + n);
   }
 
-  /** Goes back to the first `length` tokens: what a forward that failed half-way leaves is undone. @internal */
+  /**
+   * Goes back to the first `length` tokens: what a forward that failed half-way leaves is undone.
+   *
+   * @internal
+   */
   rewind(length: number): void {
     for (const layer of this.#layers) layer.length = Math.min(layer.length, length);
   }
@@ -118,7 +125,11 @@ export class DynamicCache implements Cache {
       if (layer.keys === null || layer.values === null) continue;
       const batch = layer.keys.shape[0]!;
       const wrong = rows.find((r) => !(r >= 0 && r < batch));
-      if (wrong !== undefined) throw new InvalidArgument(`Cannot reorder a cache of batch ${batch} by row ${wrong}: expected 0…${batch - 1}`);
+      if (wrong !== undefined) {
+        throw new InvalidArgument(
+          `Cannot reorder a cache of batch ${batch} by row ${wrong}: expected 0…${batch - 1}`,
+        );
+      }
       const { length } = layer;
       const pick = (t: Tensor): Tensor => {
         const parts = rows.map((r) => slice(t, 0, r, r + 1));
@@ -136,6 +147,7 @@ export class DynamicCache implements Cache {
     }
   }
 
+  /** Gives all states back. */
   [Symbol.dispose](): void {
     for (const layer of this.#layers) layer.dispose();
     this.#layers.length = 0;
@@ -145,12 +157,16 @@ export class DynamicCache implements Cache {
 /** Checks states against each other and what the layer holds; returns the number of new tokens. */
 function check(key: Tensor, value: Tensor, layer: Layer, layer_idx: number): number {
   const [b, h, n] = key.shape;
-  const pair = key.shape.length === 4 && value.shape.length === 4 && value.shape[0] === b && value.shape[1] === h &&
+  const pair = key.shape.length === 4 && value.shape.length === 4 && value.shape[0] === b &&
+    value.shape[1] === h &&
     value.shape[2] === n;
-  const same = layer.keys === null || (layer.keys.shape[0] === b && layer.keys.shape[1] === h && layer.keys.shape[3] === key.shape[3] &&
-    layer.values!.shape[3] === value.shape[3] && layer.keys.dtype === key.dtype);
+  const same = layer.keys === null ||
+    (layer.keys.shape[0] === b && layer.keys.shape[1] === h && layer.keys.shape[3] === key.shape[3] &&
+      layer.values!.shape[3] === value.shape[3] && layer.keys.dtype === key.dtype);
   if (!pair || !same) {
-    const held = layer.keys === null ? "" : `; layer ${layer_idx} holds ${layer.keys.dtype} [${layer.keys.shape}]`;
+    const held = layer.keys === null
+      ? ""
+      : `; layer ${layer_idx} holds ${layer.keys.dtype} [${layer.keys.shape}]`;
     throw new InvalidArgument(
       `Cannot cache key ${key.dtype} [${key.shape}] and value [${value.shape}]: expected (B, Hkv, N, D) and (B, Hkv, N, Dv)${held}`,
     );

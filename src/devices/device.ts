@@ -145,13 +145,21 @@ export interface Device {
   encode(dtype: DType, host: HostArray): Uint8Array<ArrayBuffer>;
   /** Host array of device bytes. */
   decode(dtype: DType, bytes: Uint8Array<ArrayBuffer>): HostArray;
-  /** Reserves memory, uninitialised. `evictable` marks a copy of host data, which does not keep a closing device open. @throws {OutOfMemory} */
+  /**
+   * Reserves memory, uninitialised. `evictable` marks a copy of host data, which does not keep a closing device open.
+   *
+   * @throws {OutOfMemory}
+   */
   allocate(bytes: number, evictable?: boolean): Allocation;
   /** Gives memory back once everything recorded so far has run. */
   release(allocation: Allocation): void;
   /** Records a write of host bytes, which the caller no longer changes. */
   write(allocation: Allocation, byteOffset: number, data: Uint8Array<ArrayBuffer>): void;
-  /** Runs everything recorded, then copies bytes to the host. @throws {ComputationDropped | EngineFailure} */
+  /**
+   * Runs everything recorded, then copies bytes to the host.
+   *
+   * @throws {ComputationDropped | EngineFailure}
+   */
   read(allocation: Allocation, byteOffset: number, bytes: number): Promise<Uint8Array<ArrayBuffer>>;
   /** Runs everything recorded. When `signal` aborts, what has not run yet is dropped and the promise rejects with its reason. */
   flush(signal?: AbortSignal): Promise<void>;
@@ -162,6 +170,10 @@ export interface Device {
   readonly peak: number;
   /** Whether the device was closed for good. */
   readonly isClosed: boolean;
-  /** Throws when the device can no longer compute. @throws {EngineFailure} */
+  /**
+   * Throws when the device can no longer compute.
+   *
+   * @throws {EngineFailure}
+   */
   assertAlive(): void;
 }

@@ -43,13 +43,18 @@ function isUsable(engine: WasmEngine): boolean {
   }
 }
 
-/** Makes sure a device exists. @throws {DeviceUnavailable} */
+/**
+ * Makes sure a device exists.
+ *
+ * @throws {DeviceUnavailable}
+ */
 export async function acquire(name: DeviceName): Promise<void> {
   if (name === "webgpu") await (gpu ??= new WebGpuDevice()).acquire();
 }
 
 /** What {@linkcode device} tells. */
 export interface DeviceInfo {
+  /** The device. */
   readonly name: DeviceName;
   /** The kernel build, or the GPU adapter. */
   readonly description: string;
@@ -70,7 +75,9 @@ export async function device(name: DeviceName): Promise<DeviceInfo> {
 /** Copies a block to a block of the same size on another device of the same family. */
 export function copyBetween(from: Allocation, to: Allocation): void {
   if (!(from.device instanceof WasmEngine)) {
-    throw new InvalidArgument(`Cannot use a tensor of device "${from.device.name}" on another: move it with await tensor.to(…)`);
+    throw new InvalidArgument(
+      `Cannot use a tensor of device "${from.device.name}" on another: move it with await tensor.to(…)`,
+    );
   }
   to.device.write(to, 0, from.device.readNow(from, 0, from.bytes));
 }

@@ -3,10 +3,12 @@
  *
  * @module
  */
+import { builtinOf } from "../attention/builtin.ts";
 import type { Cache } from "../cache/cache.ts";
 import { DynamicCache } from "../cache/dynamic.ts";
 import type { PretrainedConfig } from "../config.ts";
 import { InvalidArgument } from "../errors.ts";
+import { checkIds, extraKwargs } from "../models/inputs.ts";
 import { reshape } from "../ops/shape.ts";
 import { hostData, Tensor } from "../tensor.ts";
 import { chooser, type SamplingOptions } from "./sampling.ts";
@@ -37,6 +39,7 @@ export interface GenerateOptions extends SamplingOptions {
   past_key_values?: Cache;
   /** Stops the generation: the promise rejects with its reason. */
   signal?: AbortSignal;
+  /** Passed to `forward`. */
   [kwarg: string]: unknown;
 }
 
@@ -44,10 +47,14 @@ export interface GenerateOptions extends SamplingOptions {
 export interface Generative {
   readonly config: PretrainedConfig;
   readonly vocab_size: number;
+  /** Whether the model has a language-modelling head. */
+  can_generate(): boolean;
   forward(inputs: Record<string, unknown>): Promise<{ logits?: Tensor }>;
 }
 
+/** Keys `generate` knows; `is_causal` is passed on to `forward`. */
 const KEYS = [
+  "is_causal",
   "input_ids",
   "attention_mask",
   "max_new_tokens",
@@ -74,7 +81,15 @@ const DEFAULT_NEW_TOKENS = 20;
  */
 export async function generate(model: Generative, options: GenerateOptions): Promise<Tensor> {
   const { input_ids, streamer, signal } = options;
-  const prompt = checkPrompt(input_ids);
+  if (!model.can_generate()) {
+    throw new InvalidArgument(
+      "Cannot generate with a model that has no language-modelling head: load it with AutoModelForCausalLM",
+    );
+  }
+  const implementation = model.config._attn_implementation ?? "sdpa";
+  const extra = extraKwargs(options, KEYS, builtinOf(implementation) === undefined ? implementation : null);
+  const prompt = rowsOf(checkIds(input_ids, model.vocab_size));
+  checkParts(options);
   const max_new_tokens = options.max_new_tokens ?? DEFAULT_NEW_TOKENS;
   if (!Number.isInteger(max_new_tokens) || max_new_tokens < 1) {
     throw new InvalidArgument(`Cannot generate max_new_tokens ${max_new_tokens}: expected an integer ≥ 1`);
@@ -83,8 +98,12 @@ export async function generate(model: Generative, options: GenerateOptions): Pro
   const choose = chooser(options, batch);
   const eos = endTokens(options, model.config);
   const pad = options.pad_token_id ?? idOf(model.config, "pad_token_id") ?? eos[0] ?? 0;
+  if (!(Number.isInteger(pad) && pad >= 0 && pad < model.vocab_size)) {
+    throw new InvalidArgument(
+      `Cannot generate with pad_token_id ${String(pad)}: the vocabulary has ids 0…${model.vocab_size - 1}`,
+    );
+  }
   const mask = promptMask(options, prompt, batch, length, eos, idOf(model.config, "pad_token_id"));
-  const extra = Object.fromEntries(Object.entries(options).filter(([key]) => !KEYS.includes(key)));
   const cache = options.past_key_values ?? new DynamicCache({ config: model.config });
   const past = cache.get_seq_length();
   if (past >= length) {
@@ -94,25 +113,28 @@ export async function generate(model: Generative, options: GenerateOptions): Pro
   }
   const rows: number[][] = prompt.map((row) => [...row]);
   const finished = new Array<boolean>(batch).fill(false);
-  const ended = async () => {
-    await streamer?.end();
-    if (options.past_key_values === undefined) cache[Symbol.dispose]();
-  };
+  using _own = options.past_key_values === undefined || options.past_key_values === null ? cache : null;
   try {
     let from = past;
     for (let step = 0; step < max_new_tokens; step++) {
       const total = length + step;
-      using ids = Tensor.from(rows.map((row) => row.slice(from)), { dtype: "int32", shape: [batch, total - from] });
+      using ids = Tensor.from(rows.map((row) => row.slice(from)), {
+        dtype: "int32",
+        shape: [batch, total - from],
+      });
       using masking = mask?.tensors(from, total) ?? null;
       const output = await model.forward({
         ...extra,
+        ...(options["is_causal"] === undefined ? {} : { is_causal: options["is_causal"] }),
         input_ids: ids,
         past_key_values: cache,
         logits_to_keep: 1,
-        ...(masking === null ? {} : { attention_mask: masking.attention_mask, position_ids: masking.position_ids }),
+        ...(masking === null
+          ? {}
+          : { attention_mask: masking.attention_mask, position_ids: masking.position_ids }),
         ...(signal === undefined ? {} : { signal }),
       });
-      const tokens = await pick(output.logits, batch, choose);
+      const tokens = await pick(output.logits!, batch, choose);
       for (let row = 0; row < batch; row++) {
         if (finished[row]) tokens[row] = pad;
         rows[row]!.push(tokens[row]!);
@@ -123,35 +145,63 @@ export async function generate(model: Generative, options: GenerateOptions): Pro
       if (finished.every(Boolean)) break;
     }
   } catch (error) {
-    await ended();
+    // What ended the generation matters more than what a stream says while it is closed.
+    await endQuietly(streamer);
     throw error;
   }
-  await ended();
+  await streamer?.end();
   return Tensor.from(rows.flat(), { dtype: "int64", shape: [batch, rows[0]!.length] });
 }
 
-async function pick(logits: Tensor | undefined, batch: number, choose: (logits: Tensor) => Promise<number[]>): Promise<number[]> {
-  if (logits === undefined) {
-    throw new InvalidArgument("Cannot generate with a model that has no language-modelling head: load it with AutoModelForCausalLM");
-  }
+async function pick(
+  logits: Tensor,
+  batch: number,
+  choose: (logits: Tensor) => Promise<number[]>,
+): Promise<number[]> {
   using last = logits;
   using flat = reshape(last, [batch, last.shape[2]!]);
   return await choose(flat);
 }
 
-function checkPrompt(input_ids: unknown): number[][] {
-  if (!(input_ids instanceof Tensor) || input_ids.shape.length !== 2 || input_ids.size === 0 ||
-    (input_ids.dtype !== "int32" && input_ids.dtype !== "int64")) {
-    const got = input_ids instanceof Tensor ? `${input_ids.dtype} [${input_ids.shape}]` : typeof input_ids;
-    throw new InvalidArgument(`Cannot generate from input_ids of ${got}: expected an int32 or int64 tensor (B, N) with at least one token`);
+async function endQuietly(streamer: Streamer | undefined): Promise<void> {
+  try {
+    await streamer?.end();
+  } catch {
+    // See the caller.
   }
-  return rowsOf(input_ids);
+}
+
+/**
+ * Checks the objects among the options, which come from outside.
+ *
+ * @throws {InvalidArgument}
+ */
+function checkParts({ streamer, past_key_values, signal }: GenerateOptions): void {
+  const has = (x: unknown, ...methods: string[]) =>
+    typeof x === "object" && x !== null &&
+    methods.every((m) => typeof (x as Record<string, unknown>)[m] === "function");
+  const refuse = (what: string, expected: string): never => {
+    throw new InvalidArgument(`Cannot generate with this ${what}: expected ${expected}`);
+  };
+  if (streamer !== undefined && !has(streamer, "put", "end")) {
+    refuse("streamer", "an object with put(tokens) and end()");
+  }
+  if (
+    past_key_values !== undefined && past_key_values !== null &&
+    !has(past_key_values, "update", "get_seq_length")
+  ) {
+    refuse("past_key_values", "a cache such as new DynamicCache(), or nothing");
+  }
+  if (signal !== undefined && !(signal instanceof AbortSignal)) refuse("signal", "an AbortSignal");
 }
 
 function rowsOf(t: Tensor): number[][] {
   const [batch, length] = t.shape as [number, number];
   const host = hostData(t);
-  return Array.from({ length: batch }, (_, b) => Array.from(host.subarray(b * length, (b + 1) * length), Number));
+  return Array.from(
+    { length: batch },
+    (_, b) => Array.from(host.subarray(b * length, (b + 1) * length), Number),
+  );
 }
 
 /** A token id of the config. Old conversions say −1 for none. */
@@ -162,10 +212,16 @@ function idOf(config: PretrainedConfig, name: string): number | undefined {
 
 function endTokens(options: GenerateOptions, config: PretrainedConfig): readonly number[] {
   const given = options.eos_token_id === undefined ? config["eos_token_id"] : options.eos_token_id;
-  const list = given === null || given === undefined ? [] : Array.isArray(given) ? given as unknown[] : [given];
+  const list = given === null || given === undefined
+    ? []
+    : Array.isArray(given)
+    ? given as unknown[]
+    : [given];
   return list.map((id) => {
     if (typeof id !== "number" || !Number.isInteger(id)) {
-      throw new InvalidArgument(`Cannot end generation at token ${String(id)}: expected an integer, a list of them or null`);
+      throw new InvalidArgument(
+        `Cannot end generation at token ${String(id)}: expected an integer, a list of them or null`,
+      );
     }
     return id;
   });
@@ -209,13 +265,22 @@ function promptMask(
   const pad = options.pad_token_id ?? configPad;
   let rows: number[][];
   if (attention_mask !== undefined && attention_mask !== null) {
-    if (!(attention_mask instanceof Tensor) || attention_mask.shape.length !== 2 || attention_mask.shape[0] !== batch || attention_mask.shape[1] !== length) {
-      const got = attention_mask instanceof Tensor ? `shape [${attention_mask.shape}]` : typeof attention_mask;
-      throw new InvalidArgument(`Cannot generate with an attention_mask of ${got}: expected (B, N) = [${batch},${length}]`);
+    if (
+      !(attention_mask instanceof Tensor) || attention_mask.shape.length !== 2 ||
+      attention_mask.shape[0] !== batch || attention_mask.shape[1] !== length
+    ) {
+      const got = attention_mask instanceof Tensor
+        ? `shape [${attention_mask.shape}]`
+        : typeof attention_mask;
+      throw new InvalidArgument(
+        `Cannot generate with an attention_mask of ${got}: expected (B, N) = [${batch},${length}]`,
+      );
     }
     rows = rowsOf(attention_mask);
     const odd = rows.flat().find((m) => m !== 0 && m !== 1);
-    if (odd !== undefined) throw new InvalidArgument(`Cannot generate with ${odd} in the attention_mask: expected 0 and 1`);
+    if (odd !== undefined) {
+      throw new InvalidArgument(`Cannot generate with ${odd} in the attention_mask: expected 0 and 1`);
+    }
   } else {
     const hides = pad !== undefined && !eos.includes(pad);
     rows = prompt.map((row) => row.map((id) => hides && id === pad ? 0 : 1));

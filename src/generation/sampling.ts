@@ -29,16 +29,28 @@ export interface SamplingOptions {
 /** Chooses one token per row of logits (B, V). */
 export type Chooser = (logits: Tensor) => Promise<number[]>;
 
-/** Checks the options and builds the chooser for a batch. @throws {InvalidArgument} */
+/**
+ * Checks the options and builds the chooser for a batch.
+ *
+ * @throws {InvalidArgument}
+ */
 export function chooser(options: SamplingOptions, batch: number): Chooser {
   const { do_sample = false, temperature = 1, top_k = 50, top_p = 1 } = options;
+  if (typeof do_sample !== "boolean") {
+    throw new InvalidArgument(`Cannot generate with do_sample ${String(do_sample)}: expected true or false`);
+  }
   const seed = options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!;
   const range = (name: string, value: number, fits: boolean, expected: string) => {
     if (!fits) throw new InvalidArgument(`Cannot generate with ${name} ${value}: expected ${expected}`);
   };
-  range("temperature", temperature, Number.isFinite(temperature) && temperature > 0, "a number > 0 (for greedy decoding leave do_sample out)");
+  range(
+    "temperature",
+    temperature,
+    Number.isFinite(temperature) && temperature > 0,
+    "a number > 0 (for greedy decoding leave do_sample out)",
+  );
   range("top_k", top_k, Number.isInteger(top_k) && top_k >= 0, "an integer ≥ 0");
-  range("top_p", top_p, top_p > 0 && top_p <= 1, "a number in (0, 1]");
+  range("top_p", top_p, Number.isFinite(top_p) && top_p > 0 && top_p <= 1, "a number in (0, 1]");
   range("seed", seed, Number.isSafeInteger(seed) && seed >= 0, "an integer ≥ 0");
   if (!do_sample) return greedy;
   // A generator per row: a row's tokens do not depend on its batch mates.
@@ -47,7 +59,9 @@ export function chooser(options: SamplingOptions, batch: number): Chooser {
     using probabilities = tidy(() => softmax(temperature === 1 ? logits : div(logits, temperature)));
     const all = await probabilities.data() as Float32Array;
     const width = logits.shape[1]!;
-    return generators.map((random, row) => draw(all.subarray(row * width, (row + 1) * width), top_k, top_p, random));
+    return generators.map((random, row) =>
+      draw(all.subarray(row * width, (row + 1) * width), top_k, top_p, random)
+    );
   };
 }
 
@@ -58,9 +72,14 @@ async function greedy(logits: Tensor): Promise<number[]> {
 
 /** Draws an index: the k most probable, of these the nucleus of mass p, then by chance (Holtzman et al. 2020). */
 function draw(probabilities: Float32Array, top_k: number, top_p: number, random: () => number): number {
-  const order = mostProbable(probabilities, top_k === 0 ? probabilities.length : Math.min(top_k, probabilities.length));
+  const order = mostProbable(
+    probabilities,
+    top_k === 0 ? probabilities.length : Math.min(top_k, probabilities.length),
+  );
   let kept = order.reduce((sum, i) => sum + probabilities[i]!, 0);
-  if (!(kept > 0)) throw new InvalidArgument("Cannot sample the next token: the model's logits are not finite");
+  if (!(kept > 0)) {
+    throw new InvalidArgument("Cannot sample the next token: the model's logits are not finite");
+  }
   let count = order.length;
   if (top_p < 1) {
     let mass = 0;

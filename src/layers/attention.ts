@@ -76,7 +76,12 @@ export class SelfAttention implements AttentionModule {
       const kwargs = { scaling: this.scaling, dropout: 0, ...context.kwargs };
       const result = tidySettled(() => plan.forward(this, query, key, value, context.mask, kwargs));
       const settled = result instanceof Promise ? await result : result;
-      const [attended, weights] = checkResult(settled, plan.implementation, [batch, n, heads, value.shape[3]!]);
+      const [attended, weights] = checkResult(settled, plan.implementation, [
+        batch,
+        n,
+        heads,
+        value.shape[3]!,
+      ]);
       using output = attended;
       return [tidy(() => this.o_proj.forward(reshape(output, [batch, n, -1]))), weights];
     } finally {
@@ -85,10 +90,15 @@ export class SelfAttention implements AttentionModule {
   }
 }
 
-/** Checks what an attention function returned: it may be a user's. @throws {InvalidArgument} */
+/**
+ * Checks what an attention function returned: it may be a user's.
+ *
+ * @throws {InvalidArgument}
+ */
 function checkResult(result: unknown, name: string, shape: readonly number[]): [Tensor, Tensor | null] {
   const [output, weights] = Array.isArray(result) ? result as unknown[] : [result];
-  const fits = output instanceof Tensor && output.shape.length === 4 && output.shape.every((d, i) => d === shape[i]);
+  const fits = output instanceof Tensor && output.shape.length === 4 &&
+    output.shape.every((d, i) => d === shape[i]);
   if (!fits || !(weights === null || weights === undefined || weights instanceof Tensor)) {
     const got = output instanceof Tensor ? `an output of shape [${output.shape}]` : typeof output;
     throw new InvalidArgument(

@@ -18,7 +18,12 @@ const GATES: Readonly<Record<Activation, (gate: Tensor, up: Tensor) => Tensor>> 
 
 /** `down(act(gate(x)) · up(x))` (Shazeer 2020, GLU variants). */
 export class GatedMLP {
-  constructor(readonly gate: Linear, readonly up: Linear, readonly down: Linear, readonly activation: Activation) {}
+  constructor(
+    readonly gate: Linear,
+    readonly up: Linear,
+    readonly down: Linear,
+    readonly activation: Activation,
+  ) {}
 
   /** (…, E) → (…, E). */
   forward(x: Tensor): Tensor {

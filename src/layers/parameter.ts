@@ -25,7 +25,9 @@ export class Parameters {
   }
 
   /** The same weights, asked for under a longer prefix. */
-  under(prefix: string): { take(name: string, shape: readonly number[]): Parameter; has(name: string): boolean } {
+  under(
+    prefix: string,
+  ): { take(name: string, shape: readonly number[]): Parameter; has(name: string): boolean } {
     return {
       take: (name, shape) => this.take(`${prefix}.${name}`, shape),
       has: (name) => this.has(`${prefix}.${name}`),
@@ -37,7 +39,11 @@ export class Parameters {
     return this.#all.has(this.#prefix + name);
   }
 
-  /** The weight `name`, which must have `shape`. @throws {ModelFileError} when it is missing or has another shape */
+  /**
+   * The weight `name`, which must have `shape`.
+   *
+   * @throws {ModelFileError} when it is missing or has another shape
+   */
   take(name: string, shape: readonly number[]): Parameter {
     return this.takeAbsolute(this.#prefix + name, shape);
   }
@@ -45,10 +51,16 @@ export class Parameters {
   /** As {@linkcode Parameters.take}, for a weight outside the prefix. */
   takeAbsolute(full: string, shape: readonly number[]): Parameter {
     const found = this.#all.get(full);
-    if (found === undefined) throw new ModelFileError(`Cannot build the model: weight "${full}" [${shape}] is missing from the checkpoint`);
+    if (found === undefined) {
+      throw new ModelFileError(
+        `Cannot build the model: weight "${full}" [${shape}] is missing from the checkpoint`,
+      );
+    }
     const { tensor } = found;
     if (tensor.shape.length !== shape.length || shape.some((d, i) => tensor.shape[i] !== d)) {
-      throw new ModelFileError(`Cannot build the model: weight "${full}" has shape [${tensor.shape}], the config asks for [${shape}]`);
+      throw new ModelFileError(
+        `Cannot build the model: weight "${full}" has shape [${tensor.shape}], the config asks for [${shape}]`,
+      );
     }
     this.#taken.add(full);
     return found;

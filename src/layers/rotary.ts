@@ -30,17 +30,28 @@ export function rotaryFrequencies(head_dim: number, rope: RotaryScaling): Float3
   const out = new Float32Array(head_dim / 2);
   for (let i = 0; i < out.length; i++) {
     const f = fround(1 / fround(rope.rope_theta ** fround((2 * i) / head_dim)));
-    out[i] = rope.rope_type === "default" ? f : rope.rope_type === "linear" ? fround(f / rope.factor!) : llama3(f, rope);
+    out[i] = rope.rope_type === "default"
+      ? f
+      : rope.rope_type === "linear"
+      ? fround(f / rope.factor!)
+      : llama3(f, rope);
   }
   return out;
 }
 
 function llama3(f: number, rope: RotaryScaling): number {
-  const { factor = 1, low_freq_factor = 1, high_freq_factor = 4, original_max_position_embeddings: context = 8192 } = rope;
+  const {
+    factor = 1,
+    low_freq_factor = 1,
+    high_freq_factor = 4,
+    original_max_position_embeddings: context = 8192,
+  } = rope;
   const wavelength = fround(2 * Math.PI / f);
   if (wavelength > context / low_freq_factor) return fround(f / factor);
   if (wavelength < context / high_freq_factor) return f;
-  const smooth = fround((fround(context / wavelength) - low_freq_factor) / (high_freq_factor - low_freq_factor));
+  const smooth = fround(
+    (fround(context / wavelength) - low_freq_factor) / (high_freq_factor - low_freq_factor),
+  );
   return fround(fround((1 - smooth) * f / factor) + fround(smooth * f));
 }
 

@@ -79,7 +79,11 @@ export function add_offsets_to_mask_function(
   });
 }
 
-/** Checks that every argument is a function. @throws {InvalidArgument} */
+/**
+ * Checks that every argument is a function.
+ *
+ * @throws {InvalidArgument}
+ */
 export function checkCallable(fns: readonly unknown[], what: string): void {
   fns.forEach((fn, i) => {
     if (typeof fn !== "function") {
@@ -92,7 +96,11 @@ export function checkCallable(fns: readonly unknown[], what: string): void {
   });
 }
 
-/** Checks a window or chunk size. @throws {InvalidArgument} */
+/**
+ * Checks a window or chunk size.
+ *
+ * @throws {InvalidArgument}
+ */
 export function checkSize(size: unknown, what: string): asserts size is number {
   if (typeof size !== "number" || !Number.isSafeInteger(size) || size < 1) {
     throw new InvalidArgument(`Cannot use ${String(size)} as ${what}: expected an integer ≥ 1`);

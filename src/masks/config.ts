@@ -7,7 +7,11 @@ import { InvalidArgument } from "../errors.ts";
 import { checkSize } from "./algebra.ts";
 import type { MaskConfig } from "./types.ts";
 
-/** A window or chunk size of the config, or null where it has none. @throws {InvalidArgument} unless an integer ≥ 1. */
+/**
+ * A window or chunk size of the config, or null where it has none.
+ *
+ * @throws {InvalidArgument} unless an integer ≥ 1.
+ */
 export function sizeField(
   config: MaskConfig,
   name: "sliding_window" | "attention_chunk_size",
@@ -18,7 +22,11 @@ export function sizeField(
   return value;
 }
 
-/** Like {@linkcode sizeField}, for builders that need it. @throws {InvalidArgument} where the config has none. */
+/**
+ * Like {@linkcode sizeField}, for builders that need it.
+ *
+ * @throws {InvalidArgument} where the config has none.
+ */
 export function requiredSize(
   config: MaskConfig,
   name: "sliding_window" | "attention_chunk_size",
@@ -33,7 +41,11 @@ export function requiredSize(
   return value;
 }
 
-/** The type of every layer, or null where the config does not list them. @throws {InvalidArgument} */
+/**
+ * The type of every layer, or null where the config does not list them.
+ *
+ * @throws {InvalidArgument}
+ */
 export function layerTypes(config: MaskConfig): readonly string[] | null {
   const value = config.layer_types ?? null;
   if (value === null) return null;
@@ -48,7 +60,11 @@ export function layerTypes(config: MaskConfig): readonly string[] | null {
 /** Attributes that hold the text half of a multi-modal config. */
 const TEXT_CONFIGS = ["text_encoder", "decoder", "generator", "text_config"];
 
-/** The config of the text model: the only text sub-config, or the config itself. @throws {InvalidArgument} for several. */
+/**
+ * The config of the text model: the only text sub-config, or the config itself.
+ *
+ * @throws {InvalidArgument} for several.
+ */
 export function textConfig(config: MaskConfig): MaskConfig {
   const nested = { ...asRecord(config.sub_configs) };
   const found = TEXT_CONFIGS.flatMap((name) => {

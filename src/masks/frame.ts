@@ -35,7 +35,11 @@ export interface Frame {
   readonly device: DeviceName;
 }
 
-/** Checks formatter arguments. @throws {InvalidArgument} naming the argument and its value. */
+/**
+ * Checks formatter arguments.
+ *
+ * @throws {InvalidArgument} naming the argument and its value.
+ */
 export function readFrame(args: MaskFormatterArgs): Frame {
   const batch = count(args.batch_size, "batch_size");
   const keys = count(args.kv_length, "kv_length");

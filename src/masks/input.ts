@@ -18,7 +18,11 @@ export interface Matrix<T extends Uint8Array | Int32Array = Uint8Array | Int32Ar
   readonly data: T;
 }
 
-/** Start of batch row `b` in a matrix. @throws {InvalidArgument} when there is no such row. */
+/**
+ * Start of batch row `b` in a matrix.
+ *
+ * @throws {InvalidArgument} when there is no such row.
+ */
 export function rowStart(m: Matrix, b: number, what: string): number {
   if (m.rows === 1) return 0;
   if (b >= m.rows) {
@@ -48,7 +52,11 @@ export function readMask(input: MatrixInput, what: string): Matrix<Uint8Array> {
   return { rows, cols, data };
 }
 
-/** Reads a (B, length) matrix of 32-bit integers. @throws {InvalidArgument} for another rank or other values. */
+/**
+ * Reads a (B, length) matrix of 32-bit integers.
+ *
+ * @throws {InvalidArgument} for another rank or other values.
+ */
 export function readIds(input: MatrixInput, what: string): Matrix<Int32Array> {
   const { values, rows, cols } = readValues(input, what);
   if (values instanceof Int32Array) return { rows, cols, data: values };
@@ -65,7 +73,11 @@ export function readIds(input: MatrixInput, what: string): Matrix<Int32Array> {
   return { rows, cols, data };
 }
 
-/** Reads one integer per batch row from a number, an array or a tensor of rank 1. @throws {InvalidArgument} */
+/**
+ * Reads one integer per batch row from a number, an array or a tensor of rank 1.
+ *
+ * @throws {InvalidArgument}
+ */
 export function readVector(input: number | readonly number[] | Tensor, what: string): readonly number[] {
   let list: number[];
   if (typeof input === "number") list = [input];

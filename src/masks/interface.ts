@@ -27,7 +27,11 @@ export class AttentionMaskInterface extends Registry<MaskFormatter> {
     super(formatters);
   }
 
-  /** Adds or replaces a formatter for everybody. @throws {InvalidArgument} for an empty name or no function. */
+  /**
+   * Adds or replaces a formatter for everybody.
+   *
+   * @throws {InvalidArgument} for an empty name or no function.
+   */
   static register(name: string, fn: MaskFormatter): void {
     formatters.register(name, fn);
   }

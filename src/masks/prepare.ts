@@ -56,7 +56,11 @@ const KNOWN = new Set([
   "allow_is_bidirectional_skip",
 ]);
 
-/** Checks the names and functions among builder arguments. @throws {InvalidArgument} */
+/**
+ * Checks the names and functions among builder arguments.
+ *
+ * @throws {InvalidArgument}
+ */
 export function checkArgs(args: MaskArgs, builder: string): void {
   for (const key of Object.keys(args)) {
     if (!KNOWN.has(key)) {
@@ -135,7 +139,11 @@ export function prepare(args: MaskArgs, options: PrepareOptions): { mask: Attent
   };
 }
 
-/** Checks that a matrix has one row per batch element (or, where allowed, one for all). @throws {InvalidArgument} */
+/**
+ * Checks that a matrix has one row per batch element (or, where allowed, one for all).
+ *
+ * @throws {InvalidArgument}
+ */
 export function checkRows(m: Matrix | null, batch: number, what: string, broadcast: boolean): void {
   if (m === null || m.rows === batch || (broadcast && m.rows === 1)) return;
   throw new InvalidArgument(

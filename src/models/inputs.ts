@@ -32,6 +32,7 @@ export interface ForwardInputs {
   logits_to_keep?: number;
   /** Stops the computation; the cache is as before. */
   signal?: AbortSignal;
+  /** Read by attention functions of yours. */
   [kwarg: string]: unknown;
 }
 
@@ -41,6 +42,7 @@ export interface ForwardOutput {
   logits?: Tensor;
   /** (B, N, E) float32. */
   last_hidden_state?: Tensor;
+  /** The cache, extended by these tokens. */
   past_key_values?: Cache;
   /** Per layer (B, H, N, K). */
   attentions?: Tensor[];
@@ -63,16 +65,28 @@ export const FORWARD_KEYS: readonly string[] = [
   "signal",
 ];
 
-/** Splits off unknown keys. @throws {InvalidArgument} where nothing would read them, or for a misspelt known key */
-export function extraKwargs(inputs: Readonly<Record<string, unknown>>, known: readonly string[], custom: string | null): Record<string, unknown> {
+/**
+ * Splits off unknown keys.
+ *
+ * @throws {InvalidArgument} where nothing would read them, or for a misspelt known key
+ */
+export function extraKwargs(
+  inputs: Readonly<Record<string, unknown>>,
+  known: readonly string[],
+  custom: string | null,
+): Record<string, unknown> {
   const extra: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(inputs)) {
     if (known.includes(key) || value === undefined) continue;
     const near = known.find((k) => distance(k, key) <= 2);
-    if (near !== undefined) throw new InvalidArgument(`Cannot take the argument "${key}": did you mean "${near}"?`);
+    if (near !== undefined) {
+      throw new InvalidArgument(`Cannot take the argument "${key}": did you mean "${near}"?`);
+    }
     if (custom === null) {
       throw new InvalidArgument(
-        `Cannot take the argument "${key}": built-in attention functions do not read it. Known arguments are ${known.join(", ")}; ` +
+        `Cannot take the argument "${key}": built-in attention functions do not read it. Known arguments are ${
+          known.join(", ")
+        }; ` +
           "others are passed on while an attention function of yours is active",
       );
     }
@@ -95,37 +109,65 @@ function distance(a: string, b: string): number {
   return row[b.length]!;
 }
 
-/** Checks token ids: (B, N) integers, not empty, inside the vocabulary. @throws {InvalidArgument} */
+/**
+ * Checks token ids: (B, N) integers, not empty, inside the vocabulary.
+ *
+ * @throws {InvalidArgument}
+ */
 export function checkIds(input_ids: unknown, vocab_size: number): Tensor {
   if (!(input_ids instanceof Tensor) || (input_ids.dtype !== "int32" && input_ids.dtype !== "int64")) {
     const got = input_ids instanceof Tensor ? `${input_ids.dtype} [${input_ids.shape}]` : typeof input_ids;
-    throw new InvalidArgument(`Cannot run the model on input_ids of ${got}: expected an int32 or int64 tensor (B, N)`);
+    throw new InvalidArgument(
+      `Cannot run the model on input_ids of ${got}: expected an int32 or int64 tensor (B, N)`,
+    );
   }
   if (input_ids.shape.length !== 2 || input_ids.size === 0) {
-    throw new InvalidArgument(`Cannot run the model on input_ids of shape [${input_ids.shape}]: expected (B, N) with at least one token`);
+    throw new InvalidArgument(
+      `Cannot run the model on input_ids of shape [${input_ids.shape}]: expected (B, N) with at least one token`,
+    );
   }
   const ids = hostData(input_ids);
   for (let i = 0; i < ids.length; i++) {
     const id = Number(ids[i]);
     if (!(id >= 0 && id < vocab_size)) {
-      throw new InvalidArgument(`Cannot run the model on token id ${id} (element ${i}): the vocabulary has ids 0…${vocab_size - 1}`);
+      throw new InvalidArgument(
+        `Cannot run the model on token id ${id} (element ${i}): the vocabulary has ids 0…${vocab_size - 1}`,
+      );
     }
   }
   return input_ids;
 }
 
-/** Checks embeddings: (B, N, E) floats. @throws {InvalidArgument} */
+/**
+ * Checks embeddings: (B, N, E) floats.
+ *
+ * @throws {InvalidArgument}
+ */
 export function checkEmbeds(inputs_embeds: unknown, hidden_size: number): Tensor {
   const t = inputs_embeds;
-  if (!(t instanceof Tensor) || t.shape.length !== 3 || t.shape[2] !== hidden_size || t.size === 0 || !isFloat(t.dtype)) {
+  if (
+    !(t instanceof Tensor) || t.shape.length !== 3 || t.shape[2] !== hidden_size || t.size === 0 ||
+    !isFloat(t.dtype)
+  ) {
     const got = t instanceof Tensor ? `${t.dtype} [${t.shape}]` : typeof t;
-    throw new InvalidArgument(`Cannot run the model on inputs_embeds of ${got}: expected a float tensor (B, N, ${hidden_size}) with at least one token`);
+    throw new InvalidArgument(
+      `Cannot run the model on inputs_embeds of ${got}: expected a float tensor (B, N, ${hidden_size}) with at least one token`,
+    );
   }
   return t;
 }
 
-/** Positions (rows, N) as host integers: given ones, else continuing after `past`. @throws {InvalidArgument} */
-export function positionsOf(given: Tensor | NestedArray | null | undefined, batch: number, n: number, past: number): { rows: number; ids: Int32Array<ArrayBuffer> } {
+/**
+ * Positions (rows, N) as host integers: given ones, else continuing after `past`.
+ *
+ * @throws {InvalidArgument}
+ */
+export function positionsOf(
+  given: Tensor | NestedArray | null | undefined,
+  batch: number,
+  n: number,
+  past: number,
+): { rows: number; ids: Int32Array<ArrayBuffer> } {
   if (given === null || given === undefined) {
     return { rows: 1, ids: Int32Array.from({ length: n }, (_, i) => past + i) };
   }
@@ -133,13 +175,17 @@ export function positionsOf(given: Tensor | NestedArray | null | undefined, batc
   const t = made ?? (given as Tensor);
   const [rows, columns] = t.shape;
   if (t.shape.length !== 2 || columns !== n || (rows !== batch && rows !== 1)) {
-    throw new InvalidArgument(`Cannot use position_ids of shape [${t.shape}]: expected (${batch}, ${n}) or (1, ${n})`);
+    throw new InvalidArgument(
+      `Cannot use position_ids of shape [${t.shape}]: expected (${batch}, ${n}) or (1, ${n})`,
+    );
   }
   const ids = Int32Array.from(hostData(t) as ArrayLike<number>, Number);
   const host = hostData(t);
   for (let i = 0; i < ids.length; i++) {
     if (ids[i] !== Number(host[i]) || ids[i]! < 0) {
-      throw new InvalidArgument(`Cannot use position ${String(host[i])} (element ${i} of position_ids): expected an integer ≥ 0`);
+      throw new InvalidArgument(
+        `Cannot use position ${String(host[i])} (element ${i} of position_ids): expected an integer ≥ 0`,
+      );
     }
   }
   return { rows: rows!, ids };

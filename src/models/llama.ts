@@ -28,7 +28,13 @@ class LlamaDecoderLayer {
   readonly post_attention_layernorm: RMSNorm;
   readonly mlp: GatedMLP;
 
-  constructor(config: PretrainedConfig, c: LlamaFields, parameters: Parameters, index: number, rotary: RotaryEmbedding) {
+  constructor(
+    config: PretrainedConfig,
+    c: LlamaFields,
+    parameters: Parameters,
+    index: number,
+    rotary: RotaryEmbedding,
+  ) {
     const p = parameters.under(`layers.${index}`);
     const [e, f] = [c.hidden_size, c.intermediate_size];
     const [q, kv] = [c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim];
@@ -79,7 +85,11 @@ export class LlamaModel extends PreTrainedModel {
   readonly #norm: RMSNorm;
   readonly #rotary: RotaryEmbedding;
 
-  /** Builds the model from checked parts. @throws {ModelFileError} for missing or misshapen weights */
+  /**
+   * Builds the model from checked parts.
+   *
+   * @throws {ModelFileError} for missing or misshapen weights
+   */
   constructor(parts: ModelParts) {
     super(parts);
     const { config, parameters } = parts;
@@ -102,7 +112,11 @@ export class LlamaModel extends PreTrainedModel {
     this.#rotary.reach(call.last_position, device);
     const created = (sliding_window === null ? create_causal_mask : create_sliding_window_causal_mask)({
       config: this.config,
-      inputs_embeds: { shape: [call.batch, call.length, this.hidden_size], dtype: "float32", device: device.name },
+      inputs_embeds: {
+        shape: [call.batch, call.length, this.hidden_size],
+        dtype: "float32",
+        device: device.name,
+      },
       attention_mask: call.attention_mask,
       past_key_values: call.cache,
       position_ids: call.position_ids,
@@ -116,7 +130,13 @@ export class LlamaModel extends PreTrainedModel {
       : this.embed_tokens.forward(call.input_ids);
     try {
       const kwargs = sliding_window === null ? call.kwargs : { sliding_window, ...call.kwargs };
-      const context: AttentionContext = { plan: call.plan, mask, positions: call.positions, cache: call.cache, kwargs };
+      const context: AttentionContext = {
+        plan: call.plan,
+        mask,
+        positions: call.positions,
+        cache: call.cache,
+        kwargs,
+      };
       for (const layer of this.#layers) {
         if (call.output_hidden_states) hidden_states.push(hidden.view(hidden.shape, hidden.strides));
         const [next, weights] = await layer.forward(hidden, context);
@@ -152,7 +172,11 @@ export class LlamaModel extends PreTrainedModel {
 export class LlamaForCausalLM extends LlamaModel {
   readonly #lm_head: Linear;
 
-  /** Builds the model from checked parts. @throws {ModelFileError} for missing or misshapen weights */
+  /**
+   * Builds the model from checked parts.
+   *
+   * @throws {ModelFileError} for missing or misshapen weights
+   */
   constructor(parts: ModelParts) {
     super(parts);
     const c = this.fields;
@@ -163,11 +187,18 @@ export class LlamaForCausalLM extends LlamaModel {
     );
   }
 
+  /** A head predicts tokens. */
+  override can_generate(): boolean {
+    return true;
+  }
+
   protected override async compute(call: Call): Promise<ForwardOutput> {
     const { last_hidden_state, ...rest } = await super.compute(call);
     using hidden = last_hidden_state!;
     const logits = tidy(() => {
-      const kept = call.logits_to_keep === 0 ? hidden : slice(hidden, 1, Math.max(0, call.length - call.logits_to_keep));
+      const kept = call.logits_to_keep === 0
+        ? hidden
+        : slice(hidden, 1, Math.max(0, call.length - call.logits_to_keep));
       return this.#lm_head.forward(kept);
     });
     return { logits, ...rest };

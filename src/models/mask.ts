@@ -12,7 +12,11 @@ import { ownCopy } from "./inputs.ts";
  * A mask the forward may dispose: builders pass a caller's finished mask through, which then is copied, and moved
  * if it was made for another device.
  */
-export async function ownedMask(mask: AttentionMask, given: unknown, device: DeviceName): Promise<AttentionMask> {
+export async function ownedMask(
+  mask: AttentionMask,
+  given: unknown,
+  device: DeviceName,
+): Promise<AttentionMask> {
   if (!(mask instanceof Tensor)) return mask;
   if (mask !== given && mask.device === device) return mask;
   if (mask.storage.host !== null) return ownCopy(mask, device);

@@ -55,9 +55,13 @@ export interface Call {
 
 /** One row of {@linkcode PreTrainedModel.attention_report}. */
 export interface AttentionReportRow {
+  /** Name of the layer. */
   readonly layer: string;
+  /** Its attention implementation. */
   readonly implementation: string;
+  /** Where it computes. */
   readonly device: DeviceName;
+  /** What led to this choice. */
   readonly why: string;
 }
 
@@ -80,6 +84,11 @@ export abstract class PreTrainedModel implements AsyncDisposable {
   #turn: Promise<void> = Promise.resolve();
   #disposed = false;
 
+  /**
+   * Use `from_pretrained`.
+   *
+   * @internal
+   */
   constructor(parts: ModelParts) {
     this.config = parts.config;
     this.#parameters = parts.parameters;
@@ -94,10 +103,23 @@ export abstract class PreTrainedModel implements AsyncDisposable {
   /** Names of the attention layers, for reports. */
   abstract readonly attention_layers: readonly string[];
 
-  /** Computes one checked forward. Tensors made on the way are disposed; the result's belong to the caller. */
+  /** Whether the model has a language-modelling head. */
+  can_generate(): boolean {
+    return false;
+  }
+
+  /**
+   * Computes one checked forward. Tensors made on the way are disposed; the result's belong to the caller.
+   *
+   * @internal
+   */
   protected abstract compute(call: Call): Promise<ForwardOutput>;
 
-  /** Gives back what the model holds besides its parameters. */
+  /**
+   * Gives back what the model holds besides its parameters.
+   *
+   * @internal
+   */
   protected abstract releaseState(): void;
 
   /** Where the model computes. */
@@ -105,7 +127,11 @@ export abstract class PreTrainedModel implements AsyncDisposable {
     return this.#device.name;
   }
 
-  /** The engine or GPU behind {@linkcode PreTrainedModel.device}. @internal */
+  /**
+   * The engine or GPU behind {@linkcode PreTrainedModel.device}.
+   *
+   * @internal
+   */
   get deviceHandle(): Device {
     return this.#device;
   }
@@ -144,15 +170,16 @@ export abstract class PreTrainedModel implements AsyncDisposable {
         }
         return call.cache === null ? output : { ...output, past_key_values: call.cache };
       } catch (error) {
-        if (inputs.past_key_values === undefined || inputs.past_key_values === null) call.cache?.[Symbol.dispose]();
-        else if (call.cache instanceof DynamicCache) call.cache.rewind(past);
+        if (inputs.past_key_values === undefined || inputs.past_key_values === null) {
+          call.cache?.[Symbol.dispose]();
+        } else if (call.cache instanceof DynamicCache) call.cache.rewind(past);
         throw error;
       } finally {
         call.input_ids?.[Symbol.dispose]();
         call.positions[Symbol.dispose]();
         call.position_ids?.[Symbol.dispose]();
       }
-    });
+    }, inputs.signal);
   }
 
   /**
@@ -182,7 +209,12 @@ export abstract class PreTrainedModel implements AsyncDisposable {
   /** Which implementation every attention layer uses, where, and why. */
   attention_report(): AttentionReportRow[] {
     const implementation = this.config._attn_implementation ?? "sdpa";
-    return this.attention_layers.map((layer) => ({ layer, implementation, device: this.device, why: this.#why }));
+    return this.attention_layers.map((layer) => ({
+      layer,
+      implementation,
+      device: this.device,
+      why: this.#why,
+    }));
   }
 
   /**
@@ -247,12 +279,13 @@ export abstract class PreTrainedModel implements AsyncDisposable {
   }
 
   /** One forward, move or disposal at a time: they share an engine and replace its parameters. */
-  async #exclusive<T>(work: () => Promise<T>): Promise<T> {
+  async #exclusive<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     const before = this.#turn;
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#turn = promise;
-    await before;
+    // Whoever gives up waiting leaves the queue, but those behind still wait for those before.
+    this.#turn = before.then(() => promise);
     try {
+      await untilAborted(before, signal);
       this.#assertAlive();
       return await work();
     } finally {
@@ -266,24 +299,37 @@ export abstract class PreTrainedModel implements AsyncDisposable {
     }
     const implementation = this.config._attn_implementation ?? "sdpa";
     const plan = { implementation, forward: attentionFunction(implementation) };
-    const extra = extraKwargs(inputs, FORWARD_KEYS, builtinOf(implementation) === undefined ? implementation : null);
+    const extra = extraKwargs(
+      inputs,
+      FORWARD_KEYS,
+      builtinOf(implementation) === undefined ? implementation : null,
+    );
     const ids = inputs.input_ids === undefined ? null : checkIds(inputs.input_ids, this.vocab_size);
-    const embeds = inputs.inputs_embeds === undefined ? null : checkEmbeds(inputs.inputs_embeds, this.hidden_size);
+    const embeds = inputs.inputs_embeds === undefined
+      ? null
+      : checkEmbeds(inputs.inputs_embeds, this.hidden_size);
     const [batch, length] = (ids ?? embeds!).shape as [number, number];
     const keep = inputs.logits_to_keep ?? 0;
     if (!Number.isInteger(keep) || keep < 0) {
-      throw new InvalidArgument(`Cannot keep the logits of ${keep} positions: expected an integer ≥ 0 (0 keeps all)`);
+      throw new InvalidArgument(
+        `Cannot keep the logits of ${keep} positions: expected an integer ≥ 0 (0 keeps all)`,
+      );
     }
     const wantsWeights = inputs.output_attentions ?? this.config.output_attentions;
     const use_cache = inputs.use_cache ?? true;
     const cache = inputs.past_key_values ?? (use_cache ? new DynamicCache({ config: this.config }) : null);
     if (cache !== null && cache.device !== null && cache.device !== this.device) {
-      warnOnce("cache-moved", `a key/value cache was moved from ${cache.device} to ${this.device} because its model had moved`);
+      warnOnce(
+        "cache-moved",
+        `a key/value cache was moved from ${cache.device} to ${this.device} because its model had moved`,
+      );
       await cache.to(this.device);
     }
     const past = cache?.get_query_offset() ?? 0;
     const { rows, ids: positions } = positionsOf(inputs.position_ids, batch, length, past);
-    const spread = rows === batch ? positions : Int32Array.from({ length: batch * length }, (_, i) => positions[i % length]!);
+    const spread = rows === batch
+      ? positions
+      : Int32Array.from({ length: batch * length }, (_, i) => positions[i % length]!);
     const is_causal = inputs.is_causal ?? this.config.is_causal;
     const given = inputs.position_ids === undefined || inputs.position_ids === null;
     const position_ids = given ? null : Tensor.ofHost(positions, "int32", [rows, length], this.device);
@@ -314,6 +360,20 @@ export abstract class PreTrainedModel implements AsyncDisposable {
   }
 }
 
+/** Waits for `work`, or rejects with the signal's reason as soon as it is aborted. */
+async function untilAborted(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  if (signal === undefined) return await work;
+  signal.throwIfAborted();
+  const { promise, reject } = Promise.withResolvers<never>();
+  const stop = () => reject(signal.reason);
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
+
 /**
  * Writes an implementation choice into a config, after checking every name in it; parts without one get `sdpa`.
  *
@@ -334,6 +394,11 @@ function settled(part: PretrainedConfig): AttnImplementation {
 }
 
 function disposeOutput(output: ForwardOutput): void {
-  const tensors = [output.logits, output.last_hidden_state, ...(output.attentions ?? []), ...(output.hidden_states ?? [])];
+  const tensors = [
+    output.logits,
+    output.last_hidden_state,
+    ...(output.attentions ?? []),
+    ...(output.hidden_states ?? []),
+  ];
   for (const t of tensors) t?.[Symbol.dispose]();
 }

@@ -3,7 +3,16 @@ import { type DType, DTYPES, isDType } from "../dtype.ts";
 import type { BinaryOp, UnaryOp } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
 import { Tensor } from "../tensor.ts";
-import { asTensor, broadcastShapes, computeDType, expandView, type Operand, placeOf, viewAs, withTemporaries } from "./place.ts";
+import {
+  asTensor,
+  broadcastShapes,
+  computeDType,
+  expandView,
+  type Operand,
+  placeOf,
+  viewAs,
+  withTemporaries,
+} from "./place.ts";
 
 function unary(op: UnaryOp, x: Tensor): Tensor {
   return withTemporaries((temporaries) => {
@@ -101,7 +110,9 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
   return withTemporaries((temporaries) => {
     if (!(condition instanceof Tensor) || condition.dtype !== "bool") {
       throw new InvalidArgument(
-        `Cannot select by a condition of dtype ${condition instanceof Tensor ? condition.dtype : typeof condition}: expected bool`,
+        `Cannot select by a condition of dtype ${
+          condition instanceof Tensor ? condition.dtype : typeof condition
+        }: expected bool`,
       );
     }
     const like = a instanceof Tensor ? a : b instanceof Tensor ? b : condition;
@@ -119,11 +130,14 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
 
 /** Converts values to another dtype, on the device. */
 export function cast(x: Tensor, dtype: DType): Tensor {
-  if (!isDType(dtype)) throw new InvalidArgument(`Cannot cast to "${String(dtype)}": expected one of ${DTYPES.join(", ")}`);
+  if (!isDType(dtype)) {
+    throw new InvalidArgument(`Cannot cast to "${String(dtype)}": expected one of ${DTYPES.join(", ")}`);
+  }
   const device = placeOf([x], "cast");
   if (x.dtype === dtype) return x.view(x.shape, x.strides);
   const out = Tensor.empty(device, dtype, x.shape);
-  const as32 = (t: Tensor) => t.dtype === "int64" ? { ...t.on(device), dtype: "int32" as const } : t.on(device);
+  const as32 = (t: Tensor) =>
+    t.dtype === "int64" ? { ...t.on(device), dtype: "int32" as const } : t.on(device);
   device.kernels.unary("copy", as32(x), as32(out));
   return out;
 }

@@ -33,9 +33,14 @@ export function arange(start: number, end?: number, step = 1, options: MakeOptio
   const [from, to] = end === undefined ? [0, start] : [start, end];
   const count = Math.max(0, Math.ceil((to - from) / step));
   if (!Number.isFinite(count) || step === 0) {
-    throw new InvalidArgument(`Cannot make arange(${from}, ${to}, ${step}): expected finite numbers and a step other than 0`);
+    throw new InvalidArgument(
+      `Cannot make arange(${from}, ${to}, ${step}): expected finite numbers and a step other than 0`,
+    );
   }
   const integers = [from, to, step].every(Number.isInteger);
   const values = Float64Array.from({ length: count }, (_, i) => from + i * step);
-  return Tensor.from(values, { dtype: options.dtype ?? (integers ? "int32" : "float32"), device: options.device ?? "wasm" });
+  return Tensor.from(values, {
+    dtype: options.dtype ?? (integers ? "int32" : "float32"),
+    device: options.device ?? "wasm",
+  });
 }

@@ -14,7 +14,9 @@ export function matmul(a: Tensor, b: Tensor, options: { transpose_b?: boolean } 
   const [p, nb] = transpose_b ? [b.shape[rb - 2], b.shape[rb - 1]] : [b.shape[rb - 1], b.shape[rb - 2]];
   if (m === undefined || n === undefined || p === undefined || nb !== n) {
     throw new InvalidArgument(
-      `Cannot matmul tensors of shapes [${a.shape}] and [${b.shape}]${transpose_b ? " (b transposed)" : ""}: inner dimensions must agree`,
+      `Cannot matmul tensors of shapes [${a.shape}] and [${b.shape}]${
+        transpose_b ? " (b transposed)" : ""
+      }: inner dimensions must agree`,
     );
   }
   const batch = broadcastShapes([a.shape.slice(0, -2), b.shape.slice(0, -2)], "matmul");
@@ -32,9 +34,14 @@ export function matmul(a: Tensor, b: Tensor, options: { transpose_b?: boolean } 
 export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
   const inner = x.shape[x.shape.length - 1];
   const [o, i] = weight.shape;
-  if (weight.shape.length !== 2 || inner !== i || !isFloat(weight.dtype) || (bias !== null && (bias.shape.length !== 1 || bias.shape[0] !== o))) {
+  if (
+    weight.shape.length !== 2 || inner !== i || !isFloat(weight.dtype) ||
+    (bias !== null && (bias.shape.length !== 1 || bias.shape[0] !== o))
+  ) {
     throw new InvalidArgument(
-      `Cannot apply a linear layer of weight ${weight.dtype} [${weight.shape}]${bias === null ? "" : `, bias [${bias.shape}]`} to [${x.shape}]: expected x (…, I), weight (O, I), bias (O)`,
+      `Cannot apply a linear layer of weight ${weight.dtype} [${weight.shape}]${
+        bias === null ? "" : `, bias [${bias.shape}]`
+      } to [${x.shape}]: expected x (…, I), weight (O, I), bias (O)`,
     );
   }
   return withTemporaries((temporaries) => {
@@ -42,7 +49,12 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
     const rows = viewAs(rowsOf(x, inner!, temporaries), "float32", device, temporaries);
     const out = Tensor.empty(device, "float32", [...x.shape.slice(0, -1), o!]);
     const target = { ...out.on(device), shape: [rows.shape[0]!, o!], strides: [o!, 1] };
-    device.kernels.linear(rows, weight.on(device), bias === null ? null : viewAs(bias, "float32", device, temporaries), target);
+    device.kernels.linear(
+      rows,
+      weight.on(device),
+      bias === null ? null : viewAs(bias, "float32", device, temporaries),
+      target,
+    );
     return out;
   });
 }
@@ -54,7 +66,11 @@ function rowsOf(x: Tensor, columns: number, temporaries: Tensor[]): Tensor {
   return flat;
 }
 
-/** Rows of `weight` (V, E) picked by integer ids of any shape → (…, E) float32. @throws {InvalidArgument} for ids outside 0…V−1 */
+/**
+ * Rows of `weight` (V, E) picked by integer ids of any shape → (…, E) float32.
+ *
+ * @throws {InvalidArgument} for ids outside 0…V−1
+ */
 export function embedding(input_ids: Tensor, weight: Tensor): Tensor {
   const [v, e] = weight.shape;
   if (weight.shape.length !== 2 || isFloat(input_ids.dtype) || !isFloat(weight.dtype)) {
@@ -66,7 +82,11 @@ export function embedding(input_ids: Tensor, weight: Tensor): Tensor {
     const ids = hostData(input_ids);
     for (let i = 0; i < ids.length; i++) {
       const id = Number(ids[i]);
-      if (!(id >= 0 && id < v!)) throw new InvalidArgument(`Cannot embed token id ${id} (element ${i}): the vocabulary has ids 0…${v! - 1}`);
+      if (!(id >= 0 && id < v!)) {
+        throw new InvalidArgument(
+          `Cannot embed token id ${id} (element ${i}): the vocabulary has ids 0…${v! - 1}`,
+        );
+      }
     }
   }
   return withTemporaries((temporaries) => {
@@ -75,34 +95,60 @@ export function embedding(input_ids: Tensor, weight: Tensor): Tensor {
     temporaries.push(flat);
     const ids = viewAs(flat, "int32", device, temporaries);
     const out = Tensor.empty(device, "float32", [...input_ids.shape, e!]);
-    device.kernels.embedding(ids, weight.on(device), { ...out.on(device), shape: [input_ids.size, e!], strides: [e!, 1] });
+    device.kernels.embedding(ids, weight.on(device), {
+      ...out.on(device),
+      shape: [input_ids.size, e!],
+      strides: [e!, 1],
+    });
     return out;
   });
 }
 
 /** Root-mean-square normalisation over the last dimension (Zhang & Sennrich 2019): `x · rsqrt(mean(x²) + eps) · (weight + unit_offset)`. */
-export function rms_norm(x: Tensor, weight: Tensor | null = null, options: { eps?: number; unit_offset?: number } = {}): Tensor {
+export function rms_norm(
+  x: Tensor,
+  weight: Tensor | null = null,
+  options: { eps?: number; unit_offset?: number } = {},
+): Tensor {
   const { eps = 1e-6, unit_offset = 0 } = options;
   const n = x.shape[x.shape.length - 1];
   if (n === undefined || (weight !== null && (weight.shape.length !== 1 || weight.shape[0] !== n))) {
-    throw new InvalidArgument(`Cannot normalise [${x.shape}] with weight [${weight?.shape ?? ""}]: expected a weight of ${n} elements`);
+    throw new InvalidArgument(
+      `Cannot normalise [${x.shape}] with weight [${
+        weight?.shape ?? ""
+      }]: expected a weight of ${n} elements`,
+    );
   }
   return withTemporaries((temporaries) => {
     const device = placeOf(weight === null ? [x] : [weight, x], "rms_norm");
     const rows = viewAs(rowsOf(x, n, temporaries), "float32", device, temporaries);
     const out = Tensor.empty(device, "float32", x.shape);
     const w = weight === null ? null : viewAs(weight, "float32", device, temporaries);
-    device.kernels.rms_norm(rows, w, eps, unit_offset, { ...out.on(device), shape: rows.shape, strides: [n, 1] });
+    device.kernels.rms_norm(rows, w, eps, unit_offset, {
+      ...out.on(device),
+      shape: rows.shape,
+      strides: [n, 1],
+    });
     return out;
   });
 }
 
 /** Layer normalisation over the last dimension (Ba et al. 2016). */
-export function layer_norm(x: Tensor, weight: Tensor, bias: Tensor | null = null, options: { eps?: number } = {}): Tensor {
+export function layer_norm(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null = null,
+  options: { eps?: number } = {},
+): Tensor {
   const { eps = 1e-5 } = options;
   const n = x.shape[x.shape.length - 1];
-  if (n === undefined || weight.shape.length !== 1 || weight.shape[0] !== n || (bias !== null && bias.shape[0] !== n)) {
-    throw new InvalidArgument(`Cannot normalise [${x.shape}] with weight [${weight.shape}]: expected a weight of ${n} elements`);
+  if (
+    n === undefined || weight.shape.length !== 1 || weight.shape[0] !== n ||
+    (bias !== null && bias.shape[0] !== n)
+  ) {
+    throw new InvalidArgument(
+      `Cannot normalise [${x.shape}] with weight [${weight.shape}]: expected a weight of ${n} elements`,
+    );
   }
   return withTemporaries((temporaries) => {
     const device = placeOf(bias === null ? [weight, x] : [weight, bias, x], "layer_norm");

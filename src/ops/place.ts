@@ -12,25 +12,36 @@ import { Tensor } from "../tensor.ts";
 /** A tensor, or a number standing for a rank-0 tensor. */
 export type Operand = Tensor | number;
 
-/** Turns a number into a rank-0 tensor; anything else must be a tensor. @throws {InvalidArgument} */
+/**
+ * Turns a number into a rank-0 tensor; anything else must be a tensor.
+ *
+ * @throws {InvalidArgument}
+ */
 export function asTensor(x: Operand, like: Tensor | undefined, name: string): Tensor {
   if (x instanceof Tensor) return x;
   if (typeof x !== "number") {
-    throw new InvalidArgument(`Cannot ${name} a ${x === null ? "null" : typeof x}: expected a Tensor or a number`);
+    throw new InvalidArgument(
+      `Cannot ${name} a ${x === null ? "null" : typeof x}: expected a Tensor or a number`,
+    );
   }
   const device = like?.device ?? "wasm";
-  return Tensor.from([x], Number.isInteger(x) && like !== undefined && !isFloat(like.dtype) ? { shape: [], device } : {
-    shape: [],
-    dtype: "float32",
-    device,
-  });
+  return Tensor.from(
+    [x],
+    Number.isInteger(x) && like !== undefined && !isFloat(like.dtype) ? { shape: [], device } : {
+      shape: [],
+      dtype: "float32",
+      device,
+    },
+  );
 }
 
 /** The device an operation on `tensors` runs on: the engine that holds one of them, else the default one. */
 export function placeOf(tensors: readonly Tensor[], name: string): Device {
   const first = tensors[0]!;
   for (const t of tensors) {
-    if (!(t instanceof Tensor)) throw new InvalidArgument(`Cannot ${name}: expected tensors, got ${typeof t}`);
+    if (!(t instanceof Tensor)) {
+      throw new InvalidArgument(`Cannot ${name}: expected tensors, got ${typeof t}`);
+    }
     if (t.device !== first.device) {
       throw new InvalidArgument(
         `Cannot ${name} tensors of devices "${first.device}" and "${t.device}": move one with await tensor.to(…)`,
@@ -48,7 +59,11 @@ export function placeOf(tensors: readonly Tensor[], name: string): Device {
   return defaultDevice(first.device);
 }
 
-/** NumPy's broadcast shape of several shapes. @throws {InvalidArgument} naming them all */
+/**
+ * NumPy's broadcast shape of several shapes.
+ *
+ * @throws {InvalidArgument} naming them all
+ */
 export function broadcastShapes(shapes: readonly (readonly number[])[], name: string): number[] {
   const rank = Math.max(...shapes.map((s) => s.length));
   const out = new Array<number>(rank).fill(1);
@@ -59,7 +74,9 @@ export function broadcastShapes(shapes: readonly (readonly number[])[], name: st
       if (d === 1) continue;
       if (out[at] !== 1 && out[at] !== d) {
         throw new InvalidArgument(
-          `Cannot ${name} tensors of shapes ${shapes.map((s) => `[${s}]`).join(" and ")}: dimension ${at - rank} does not broadcast`,
+          `Cannot ${name} tensors of shapes ${shapes.map((s) => `[${s}]`).join(" and ")}: dimension ${
+            at - rank
+          } does not broadcast`,
         );
       }
       out[at] = d;
@@ -103,7 +120,11 @@ export function withTemporaries<T>(record: (temporaries: Tensor[]) => T): T {
   }
 }
 
-/** Resolves a possibly negative dimension. @throws {InvalidArgument} */
+/**
+ * Resolves a possibly negative dimension.
+ *
+ * @throws {InvalidArgument}
+ */
 export function resolveDim(dim: number, rank: number, name: string): number {
   const d = dim < 0 ? dim + rank : dim;
   if (!Number.isInteger(d) || d < 0 || d >= rank) {

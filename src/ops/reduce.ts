@@ -53,7 +53,10 @@ export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
 export function softmax(x: Tensor, options?: { dim?: number; return_lse?: false }): Tensor;
 /** As above, with the log-sum-exp. */
 export function softmax(x: Tensor, options: { dim?: number; return_lse: true }): [Tensor, Tensor];
-export function softmax(x: Tensor, options: { dim?: number; return_lse?: boolean } = {}): Tensor | [Tensor, Tensor] {
+export function softmax(
+  x: Tensor,
+  options: { dim?: number; return_lse?: boolean } = {},
+): Tensor | [Tensor, Tensor] {
   const rank = x.shape.length;
   const d = resolveDim(options.dim ?? -1, rank, "softmax");
   return withTemporaries((temporaries) => {
@@ -62,7 +65,9 @@ export function softmax(x: Tensor, options: { dim?: number; return_lse?: boolean
     const device = placeOf([source], "softmax");
     const view = viewAs(source, "float32", device, temporaries);
     const out = Tensor.empty(device, "float32", source.shape);
-    const lse = options.return_lse === true ? Tensor.empty(device, "float32", source.shape.slice(0, -1)) : null;
+    const lse = options.return_lse === true
+      ? Tensor.empty(device, "float32", source.shape.slice(0, -1))
+      : null;
     device.kernels.softmax(view, out.on(device), lse?.on(device) ?? null);
     if (d === rank - 1) return lse === null ? out : [out, lse];
     temporaries.push(out);

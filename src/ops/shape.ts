@@ -9,7 +9,9 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   const known = sizeOf(shape.filter((d) => d !== -1));
   const full = shape.map((d) => d === -1 && known > 0 ? x.size / known : d);
   if (holes > 1 || full.some((d) => !Number.isInteger(d) || d < 0) || sizeOf(full) !== x.size) {
-    throw new InvalidArgument(`Cannot reshape a tensor of shape [${x.shape}] to [${shape}]: ${x.size} elements do not fit`);
+    throw new InvalidArgument(
+      `Cannot reshape a tensor of shape [${x.shape}] to [${shape}]: ${x.size} elements do not fit`,
+    );
   }
   const checked = checkShape(full);
   const strides = splitStrides(x, checked);
@@ -61,7 +63,9 @@ export function permute(x: Tensor, dims: readonly number[]): Tensor {
   const rank = x.shape.length;
   const order = dims.map((d) => resolveDim(d, rank, "permute"));
   if (order.length !== rank || new Set(order).size !== rank) {
-    throw new InvalidArgument(`Cannot permute a tensor of shape [${x.shape}] by [${dims}]: expected each dimension once`);
+    throw new InvalidArgument(
+      `Cannot permute a tensor of shape [${x.shape}] by [${dims}]: expected each dimension once`,
+    );
   }
   const shape = order.map((d) => x.shape[d]!);
   const strides = order.map((d) => x.strides[d]!);
@@ -104,7 +108,10 @@ export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
   if (first === undefined) throw new InvalidArgument("Cannot cat an empty list of tensors");
   const d = resolveDim(dim, first.shape.length, "cat");
   for (const t of tensors) {
-    if (t.dtype !== first.dtype || t.shape.length !== first.shape.length || t.shape.some((s, i) => i !== d && s !== first.shape[i])) {
+    if (
+      t.dtype !== first.dtype || t.shape.length !== first.shape.length ||
+      t.shape.some((s, i) => i !== d && s !== first.shape[i])
+    ) {
       throw new InvalidArgument(
         `Cannot cat ${t.dtype} [${t.shape}] to ${first.dtype} [${first.shape}] along dimension ${d}: dtypes and other dimensions must agree`,
       );
@@ -125,7 +132,9 @@ export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
 /** Repeats each key/value head `n_rep` times in a row: (B, Hkv, K, D) → (B, Hkv·n_rep, K, D). */
 export function repeat_kv(x: Tensor, n_rep: number): Tensor {
   if (x.shape.length !== 4 || !Number.isInteger(n_rep) || n_rep < 1) {
-    throw new InvalidArgument(`Cannot repeat heads of a tensor of shape [${x.shape}] ${n_rep} times: expected (B, Hkv, K, D) and an integer ≥ 1`);
+    throw new InvalidArgument(
+      `Cannot repeat heads of a tensor of shape [${x.shape}] ${n_rep} times: expected (B, Hkv, K, D) and an integer ≥ 1`,
+    );
   }
   if (n_rep === 1) return x.view(x.shape, x.strides);
   const [b, h, k, d] = x.shape as [number, number, number, number];

@@ -22,15 +22,22 @@ export class TextStreamer implements Streamer {
   #tokens: number[] = [];
   #written = "";
 
+  /** Decodes with `tokenizer` and writes with `options.write`. */
   constructor(tokenizer: Tokenizer, options: TextStreamerOptions) {
     this.#tokenizer = tokenizer;
     this.#options = options;
   }
 
-  /** Takes the tokens of one step of a batch of one. @throws {InvalidArgument} for a larger batch */
+  /**
+   * Takes the tokens of one step of a batch of one.
+   *
+   * @throws {InvalidArgument} for a larger batch
+   */
   async put(tokens: number[]): Promise<void> {
     if (tokens.length !== 1) {
-      throw new InvalidArgument(`Cannot stream text of ${tokens.length} rows at once: TextStreamer takes a batch of one`);
+      throw new InvalidArgument(
+        `Cannot stream text of ${tokens.length} rows at once: TextStreamer takes a batch of one`,
+      );
     }
     this.#tokens.push(...tokens);
     const text = this.#decode();
@@ -47,7 +54,9 @@ export class TextStreamer implements Streamer {
   }
 
   #decode(): string {
-    return this.#tokenizer.decode(this.#tokens, { skip_special_tokens: this.#options.skip_special_tokens ?? true });
+    return this.#tokenizer.decode(this.#tokens, {
+      skip_special_tokens: this.#options.skip_special_tokens ?? true,
+    });
   }
 
   async #write(text: string): Promise<void> {

@@ -317,7 +317,6 @@ const FORWARD_ERRORS: readonly (readonly [name: string, inputs: () => Record<str
   ["a misspelt is_causal", () => ({ input_ids: ids([PROMPT]), is_casual: false }), ["is_casual", "is_causal"]],
   ["a misspelt attention_mask", () => ({ input_ids: ids([PROMPT]), attention_masks: null }), ["attention_mask"]],
   ["an argument nothing reads", () => ({ input_ids: ids([PROMPT]), temperature: 2 }), ["temperature", "known", "attention function"]],
-  ["a mask of another length", () => ({ input_ids: ids([PROMPT]), attention_mask: [[1, 1]] }), ["mask"]],
   ["a mask of another batch", () => ({ input_ids: ids([[1, 2]]), attention_mask: [[1, 1], [1, 1]] }), ["mask"]],
   ["a negative logits_to_keep", () => ({ input_ids: ids([PROMPT]), logits_to_keep: -1 }), ["-1"]],
 ];

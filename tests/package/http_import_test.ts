@@ -32,7 +32,9 @@ console.log("buffers left:", liveBuffers());
 `;
 
 /** Serves the release and one program, whose text may name the server. */
-function serve(files: ReadonlyMap<string, Uint8Array<ArrayBuffer>>): { origin: string; host: string } & AsyncDisposable {
+function serve(
+  files: ReadonlyMap<string, Uint8Array<ArrayBuffer>>,
+): { origin: string; host: string } & AsyncDisposable {
   let origin = "";
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
     const path = new URL(request.url).pathname.slice(1);
@@ -59,7 +61,15 @@ async function start(
   await using site = serve(files);
   await using folder = await temporaryFolder();
   const args = await build(site, folder.path);
-  return await deno(["run", "--no-config", "--no-lock", `--reload=${site.origin}`, "--no-prompt", ...args], {
+  return await deno([
+    "run",
+    "--quiet",
+    "--no-config",
+    "--no-lock",
+    `--reload=${site.origin}`,
+    "--no-prompt",
+    ...args,
+  ], {
     cwd: folder.path,
   });
 }

@@ -47,7 +47,9 @@ for (const entry of ["mod.ts", "testing.ts"]) {
     const file = `${folder.path}/probe.js`;
     await Deno.writeTextFile(file, probe(new URL(entry, ROOT).href));
     // No --allow flag at all: asking for anything would fail, since nobody can answer.
-    const { code, stdout, stderr } = await deno(["run", "--no-prompt", "--no-check", file], { cwd: folder.path });
+    const { code, stdout, stderr } = await deno(["run", "--no-prompt", "--no-check", file], {
+      cwd: folder.path,
+    });
     assertEquals({ code, stderr: code === 0 ? "" : stderr }, { code: 0, stderr: "" });
     assertEquals(JSON.parse(stdout), { opened: {}, exports: true });
   });

@@ -57,7 +57,7 @@ function plan(call: AttentionCall): Plan {
     return { kernel: "attention_decode", q_block, parts: B * Hkv * Math.ceil(rows / q_block) };
   }
   const most = Math.min(64, Math.max(16, Math.ceil(wanted / 8) * 8));
-  const q_block = fit("flash", TILE * (8 + w + wv), w + wv, 8, most);
+  const q_block = fit("flash", TILE * (16 + w + wv), w + wv, 8, most);
   return { kernel: "attention_flash", q_block, parts: B * H * Math.ceil(Q / q_block) };
 }
 
@@ -117,7 +117,7 @@ export function recordAttention(recorder: Recorder, call: AttentionCall): void {
     .pointer(call.mask).int(...(call.mask?.strides ?? [0, 0, 0, 0]))
     .pointer(call.sinks).int(call.sinks?.strides[0] ?? 0)
     .int(q_block)
-    .int(call.softcap === 0 ? 0 : recorder.tableIndex("softcap"))
+    .int(call.softcap === 0 ? 0 : recorder.tableIndex("softcap"), true)
     .float(call.softcap, 0, 0, 0, 0, 0, 0, 0);
   const visible = call.causal && Q === K ? K / 2 : K;
   recorder.record({

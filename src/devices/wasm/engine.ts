@@ -96,7 +96,9 @@ export class WasmEngine implements Device, Recorder {
     for (let i = 0; i < host.length; i++) {
       const value = Number(host[i]);
       if (value !== (value | 0)) {
-        throw new InvalidArgument(`Cannot use element ${i} of an int64 tensor on a device: ${value} does not fit 32 bits`);
+        throw new InvalidArgument(
+          `Cannot use element ${i} of an int64 tensor on a device: ${value} does not fit 32 bits`,
+        );
       }
       narrow[i] = value;
     }
@@ -174,7 +176,9 @@ export class WasmEngine implements Device, Recorder {
   write(allocation: Allocation, byteOffset: number, data: Uint8Array<ArrayBuffer>): void {
     this.assertAlive();
     if (byteOffset < 0 || byteOffset + data.length > allocation.bytes) {
-      throw new InvalidArgument(`Cannot write ${data.length} bytes at ${byteOffset}: the block has ${allocation.bytes}`);
+      throw new InvalidArgument(
+        `Cannot write ${data.length} bytes at ${byteOffset}: the block has ${allocation.bytes}`,
+      );
     }
     const at = this.address(allocation) + byteOffset;
     if (this.#queue.isEmpty) this.#bytes.set(data, at);
@@ -206,7 +210,9 @@ export class WasmEngine implements Device, Recorder {
   #copyOut(allocation: Allocation, byteOffset: number, bytes: number): Uint8Array<ArrayBuffer> {
     this.assertAlive();
     if (allocation.dropped) {
-      throw new ComputationDropped("Cannot read a tensor whose computation was dropped when its request was aborted");
+      throw new ComputationDropped(
+        "Cannot read a tensor whose computation was dropped when its request was aborted",
+      );
     }
     const at = this.address(allocation) + byteOffset;
     const out = new Uint8Array(bytes);
@@ -220,7 +226,9 @@ export class WasmEngine implements Device, Recorder {
   }
 
   assertAlive(): void {
-    if (this.#pooled === null) throw new EngineFailure("Cannot compute: this engine was closed when its model was disposed");
+    if (this.#pooled === null) {
+      throw new EngineFailure("Cannot compute: this engine was closed when its model was disposed");
+    }
     if (this.#queue.failure !== null) throw this.#queue.failure;
   }
 

@@ -5,7 +5,9 @@
  */
 import { EngineFailure } from "../../errors.ts";
 import type { PooledMemory } from "./memory.ts";
-import { kernelBytes } from "../../../wasm/built/kernels.ts";
+import { asShared } from "./shared.ts";
+import relaxedBytes from "../../../wasm/built/attune_relaxed_bytes.ts";
+import simdBytes from "../../../wasm/built/attune_simd_bytes.ts";
 
 /** A kernel, or the getter of a table index. */
 export type KernelExports = Readonly<Record<string, (...args: number[]) => number>>;
@@ -28,13 +30,19 @@ const RELAXED_PROBE = Uint8Array.of(
 
 const modules = new Map<string, WebAssembly.Module>();
 
-/** Compiles the build for this engine once, and instantiates it on `memory`. @throws {EngineFailure} */
+/**
+ * Compiles the build for this engine once, and instantiates it on `memory`.
+ *
+ * @throws {EngineFailure}
+ */
 export function instantiate({ memory, shared }: PooledMemory, deterministic: boolean): Loaded {
   const arithmetic = !deterministic && WebAssembly.validate(RELAXED_PROBE) ? "relaxed" : "simd";
   const build = shared ? `${arithmetic}_shared` : arithmetic;
   try {
     let module = modules.get(build);
-    if (module === undefined) modules.set(build, module = new WebAssembly.Module(kernelBytes(arithmetic, shared)));
+    if (module === undefined) {
+      modules.set(build, module = new WebAssembly.Module(kernelBytes(arithmetic, shared)));
+    }
     // A reused memory still holds the last instance's data and flags: the new one starts from zeros.
     new Uint8Array(memory.buffer, 0, DATA_BYTES).fill(0);
     const { exports } = new WebAssembly.Instance(module, { env: { memory } });
@@ -51,3 +59,12 @@ export function instantiate({ memory, shared }: PooledMemory, deterministic: boo
 
 /** Bytes at the bottom of a memory that hold the kernels' stack and data. */
 const DATA_BYTES = 1 << 20;
+
+/** The bytes of a build. */
+export function kernelBytes(arithmetic: "simd" | "relaxed", shared: boolean): Uint8Array<ArrayBuffer> {
+  const bytes = Uint8Array.from(
+    atob(arithmetic === "simd" ? simdBytes : relaxedBytes),
+    (c) => c.charCodeAt(0),
+  );
+  return shared ? asShared(bytes) : bytes;
+}

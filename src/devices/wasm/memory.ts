@@ -29,7 +29,11 @@ export function canShare(): boolean {
   return typeof SharedArrayBuffer === "function";
 }
 
-/** A memory that can hold `maximum` bytes: a used one if there is one, else a new one. @throws {OutOfMemory} */
+/**
+ * A memory that can hold `maximum` bytes: a used one if there is one, else a new one.
+ *
+ * @throws {OutOfMemory}
+ */
 export function takeMemory(maximum: number): PooledMemory {
   const fitting = pool.filter((m) => m.maximum === maximum).sort((a, b) => b.touched - a.touched);
   const used = fitting[0];
@@ -40,11 +44,17 @@ export function takeMemory(maximum: number): PooledMemory {
   const shared = canShare();
   const pages = Math.floor(maximum / PAGE);
   try {
-    const memory = new WebAssembly.Memory({ initial: shared ? pages : Math.min(pages, 256), maximum: pages, shared });
+    const memory = new WebAssembly.Memory({
+      initial: shared ? pages : Math.min(pages, 256),
+      maximum: pages,
+      shared,
+    });
     return { memory, shared, maximum, touched: 0 };
   } catch (error) {
     throw new OutOfMemory(
-      `Cannot reserve ${maximum} bytes of WASM memory: ${error instanceof Error ? error.message : String(error)}; ` +
+      `Cannot reserve ${maximum} bytes of WASM memory: ${
+        error instanceof Error ? error.message : String(error)
+      }; ` +
         `lower it with configure({ max_memory })`,
     );
   }

@@ -30,7 +30,11 @@ const ADVICE =
   `Use device "wasm", or: in Deno, install the Vulkan loader (libvulkan.so.1) and a driver (for CPUs: ` +
   `Mesa's lavapipe); in a container, let the GPU driver's graphics libraries in; in a browser, enable WebGPU.`;
 
-/** Opens the most powerful adapter. @throws {DeviceUnavailable} */
+/**
+ * Opens the most powerful adapter.
+ *
+ * @throws {DeviceUnavailable}
+ */
 export async function openAdapter(gpu: GPU | undefined): Promise<{ device: GPUDevice; info: WebGpuInfo }> {
   if (!gpu) {
     throw new DeviceUnavailable(`Cannot use device "webgpu": this runtime has no navigator.gpu. ${ADVICE}`);

@@ -49,12 +49,20 @@ export class WebGpuDevice implements Device {
     this.kernels = new WebGpuKernels(this);
   }
 
-  /** Opens the GPU unless that has happened. @throws {DeviceUnavailable | EngineFailure} */
+  /**
+   * Opens the GPU unless that has happened.
+   *
+   * @throws {DeviceUnavailable | EngineFailure}
+   */
   async acquire(): Promise<GPUDevice> {
     return (await this.#open()).executor.gpu;
   }
 
-  /** What the adapter says about itself. @throws {DeviceUnavailable | EngineFailure} */
+  /**
+   * What the adapter says about itself.
+   *
+   * @throws {DeviceUnavailable | EngineFailure}
+   */
   async info(): Promise<WebGpuInfo> {
     return (await this.#open()).info;
   }

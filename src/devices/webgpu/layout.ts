@@ -11,7 +11,11 @@ export function elementBytes(dtype: DType): number {
   return dtype === "float16" || dtype === "bfloat16" ? 2 : 4;
 }
 
-/** Device bytes of a host array; a view of it where the layouts agree. @throws {InvalidArgument} for int64 beyond int32 */
+/**
+ * Device bytes of a host array; a view of it where the layouts agree.
+ *
+ * @throws {InvalidArgument} for int64 beyond int32
+ */
 export function encode(dtype: DType, host: HostArray): Uint8Array<ArrayBuffer> {
   if (dtype === "int64") {
     const words = new Int32Array(host.length);

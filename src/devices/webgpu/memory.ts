@@ -33,7 +33,11 @@ export class WebGpuAllocation implements Allocation {
     this.#slot = slot;
   }
 
-  /** The slot. @throws {InvalidArgument} once released */
+  /**
+   * The slot.
+   *
+   * @throws {InvalidArgument} once released
+   */
   get slot(): Slot {
     if (this.#slot === null) throw new InvalidArgument("Cannot use a WebGPU allocation: it was released");
     return this.#slot;
@@ -74,7 +78,11 @@ export class Memory {
   #nextId = 0;
   #flushes = 0;
 
-  /** Reserves a slot. @throws {OutOfMemory} when no buffer can be that large */
+  /**
+   * Reserves a slot.
+   *
+   * @throws {OutOfMemory} when no buffer can be that large
+   */
   allocate(device: Device, bytes: number, evictable: boolean): WebGpuAllocation {
     if (!Number.isSafeInteger(bytes) || bytes < 0) {
       throw new InvalidArgument(`Cannot allocate ${bytes} bytes`);

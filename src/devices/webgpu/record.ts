@@ -62,7 +62,11 @@ export function elementType(dtype: DType): "f32" | "f16" | "bf16" | "i32" {
   return dtype === "float32" ? "f32" : dtype === "float16" ? "f16" : dtype === "bfloat16" ? "bf16" : "i32";
 }
 
-/** Element type of a float operand. @throws {InvalidArgument} for integers */
+/**
+ * Element type of a float operand.
+ *
+ * @throws {InvalidArgument} for integers
+ */
 export function floatType(name: string, dtype: DType): "f32" | "f16" | "bf16" {
   const type = elementType(dtype);
   if (type === "i32") {

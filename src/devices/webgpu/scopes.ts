@@ -10,7 +10,11 @@ import { EngineFailure } from "../../errors.ts";
 
 const FILTERS: readonly GPUErrorFilter[] = ["validation", "out-of-memory", "internal"];
 
-/** Runs `body` inside error scopes. @throws {EngineFailure} naming `what` when the GPU reported an error */
+/**
+ * Runs `body` inside error scopes.
+ *
+ * @throws {EngineFailure} naming `what` when the GPU reported an error
+ */
 export async function scoped<T>(device: GPUDevice, what: string, body: () => T | Promise<T>): Promise<T> {
   for (const filter of FILTERS) device.pushErrorScope(filter);
   let result: T | undefined;

@@ -13,7 +13,11 @@ import { ELEMENT_TYPES, loader, packer, storer, vectorLoader } from "./element_t
 /** Values of a variant's constants: numbers and flags, or the name of an element type. */
 export type Constants = Readonly<Record<string, number | boolean | string>>;
 
-/** The WGSL of `source` with `constants` put in. @throws {SyntaxError} for a directive that makes no sense */
+/**
+ * The WGSL of `source` with `constants` put in.
+ *
+ * @throws {SyntaxError} for a directive that makes no sense
+ */
 export function specialise(source: string, constants: Constants): string {
   const env = new Map<string, number>();
   const values = new Map<string, number | boolean | string>(Object.entries(constants));

@@ -51,6 +51,7 @@ pub struct Attention {
     pub q_block: u32,
     /// Score hook (see score.rs) by table index, 0 = none, and what it is passed.
     pub hook: u32,
+    pub hook_by_value: u32,
     pub hook_params: [u32; 8],
 }
 

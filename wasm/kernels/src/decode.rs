@@ -89,7 +89,7 @@ unsafe fn block(p: &Attention, scratch: *mut f32, b: usize, kv: usize, first: us
         for r in 0..count {
             let row = &mut *rows.add(r);
             let s = scores.add(r * TILE);
-            p.call_hook(s, 1, [b, row.h, row.i, k0], 1, n);
+            p.call_hook(s, TILE, [b, row.h, row.i, k0], 1, n);
             p.mask_scores(p.range(b, row.i), b, row.h, row.i, k0, n, s);
             if natural {
                 scale(s, n, LOG2_E);

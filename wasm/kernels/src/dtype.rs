@@ -8,7 +8,6 @@ pub const BF16: u32 = 2;
 pub const I32: u32 = 3;
 pub const I8: u32 = 4;
 pub const U8: u32 = 5;
-pub const BOOL: u32 = 6;
 
 /// Bytes of one element.
 #[inline(always)]

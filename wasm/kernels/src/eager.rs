@@ -42,10 +42,10 @@ unsafe fn rows_of(p: &Attention, scratch: *mut f32, b: usize, h: usize, i0: usiz
         copy_scaled(p.query(b, h, i0 + r), d, p.scaling, q.add(r * up4(d)));
     }
     p.keys(b, kv).scores(q, up4(d), rows, 0, n, scores, n);
+    p.call_hook(scores, n, [b, h, i0, 0], rows, n);
     for r in 0..rows {
         let i = i0 + r;
         let row = scores.add(r * n);
-        p.call_hook(row, 1, [b, h, i, 0], 1, n);
         p.mask_scores(p.range(b, i), b, h, i, 0, n, row);
         let sink = p.sink(h);
         let (m, mut l) = exponentials(row, n, sink);

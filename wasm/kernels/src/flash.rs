@@ -61,7 +61,7 @@ unsafe fn block(p: &Attention, scratch: *mut f32, b: usize, h: usize, i0: usize,
     let (wide, wide_v) = (up4(p.d as usize), up4(p.dv as usize));
     let count = rows.div_ceil(LANES);
     let scores = scratch;
-    let room_k = scores.add(TILE * LANES);
+    let room_k = scores.add(2 * TILE * LANES);
     let room_v = room_k.add(TILE * wide);
     let mut next = room_v.add(TILE * wide_v);
     let mut state = core::mem::MaybeUninit::<[Group; GROUPS]>::uninit();
@@ -179,7 +179,10 @@ impl Group {
         }
         .run();
         let first = k0 + from;
-        p.call_hook(scores, LANES, [b, h, self.i, first], self.rows, to - from);
+        if p.hook != 0 {
+            let turned = scores.add(TILE * LANES);
+            p.call_hook_transposed(scores, turned, TILE, [b, h, self.i, first], self.rows, to - from);
+        }
         let whole = self.all.lo as usize <= first && self.all.hi as usize >= first + len;
         if !whole || p.has_mask() {
             self.hide(p, b, h, first, to - from, len, scores);

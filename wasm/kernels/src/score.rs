@@ -1,8 +1,8 @@
 //! The score hook: a function of the table that changes a tile of scores in place, before masks.
 //!
-//! The tile is keys by queries: the score of query `q0 + i` and key `k0 + j` is `scores[j · ld + i]`, for `rows`
-//! queries and `cols` keys. That is the layout of the flash kernel (lanes are queries); a kernel that works row by
-//! row calls it with `rows = ld = 1`.
+//! The score of query `q0 + i` and key `k0 + j` is `scores[i · ld + j]`, for `rows` queries and `cols` keys of one
+//! head. The flash kernel keeps scores transposed and turns tiles around for a hook; one that looks only at the
+//! score, not at where it lies (`hook_by_value`), is handed them as they are.
 use crate::attention::Attention;
 use crate::math::tanh;
 use crate::simd::*;
@@ -20,7 +20,7 @@ pub type Hook = unsafe extern "C" fn(
 );
 
 impl Attention {
-    /// Runs the hook, if there is one.
+    /// Runs the hook, if there is one, on rows of scores.
     #[inline(always)]
     pub unsafe fn call_hook(&self, scores: *mut f32, ld: usize, place: [usize; 4], rows: usize, cols: usize) {
         if self.hook == 0 {
@@ -40,6 +40,45 @@ impl Attention {
             self.hook_params.as_ptr(),
         );
     }
+
+    /// Runs the hook on a transposed tile, eight queries wide; `room` takes `8 · ld` floats, `ld ≥ up4(cols)`.
+    #[inline(never)]
+    pub unsafe fn call_hook_transposed(
+        &self,
+        scores: *mut f32,
+        room: *mut f32,
+        ld: usize,
+        place: [usize; 4],
+        rows: usize,
+        cols: usize,
+    ) {
+        if self.hook_by_value != 0 {
+            self.call_hook(scores, 8, place, cols, 8);
+            return;
+        }
+        for half in 0..2 {
+            for j in (0..cols).step_by(4) {
+                transpose_block(scores.add(8 * j + 4 * half), 8, room.add(4 * half * ld + j), ld);
+            }
+        }
+        self.call_hook(room, ld, place, rows, cols);
+        for half in 0..2 {
+            for j in (0..cols).step_by(4) {
+                transpose_block(room.add(4 * half * ld + j), ld, scores.add(8 * j + 4 * half), 8);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn transpose_block(from: *const f32, ld_from: usize, to: *mut f32, ld_to: usize) {
+    let row = |r: usize| load(from.add(r * ld_from));
+    for (r, v) in transpose4([row(0), row(1), row(2), row(3)])
+        .into_iter()
+        .enumerate()
+    {
+        store(to.add(r * ld_to), v);
+    }
 }
 
 /// `c · tanh(score / c)`, c being the first parameter (Gemma 2).
@@ -58,20 +97,20 @@ pub unsafe extern "C" fn softcap(
     let c = splat(f32::from_bits(*params));
     let cap = |x| mul(c, tanh(div(x, c)));
     // Without gaps the tile is one long row.
-    let (rows, cols) = if ld == rows {
-        (rows * cols, 1)
+    let (rows, cols) = if ld == cols {
+        (1, rows * cols)
     } else {
         (rows, cols)
     };
-    for j in 0..cols {
-        let row = scores.add((j * ld) as usize);
-        let (mut i, n) = (0, rows as usize);
-        while i + 4 <= n {
-            store(row.add(i), cap(load(row.add(i))));
-            i += 4;
+    for i in 0..rows {
+        let row = scores.add((i * ld) as usize);
+        let (mut j, n) = (0, cols as usize);
+        while j + 4 <= n {
+            store(row.add(j), cap(load(row.add(j))));
+            j += 4;
         }
-        if i < n {
-            store_part(row.add(i), cap(load_part(row.add(i), n - i)), n - i);
+        if j < n {
+            store_part(row.add(j), cap(load_part(row.add(j), n - j)), n - j);
         }
     }
 }

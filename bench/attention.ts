@@ -1,0 +1,220 @@
+/**
+ * Attention: every implementation through the public `attention()`, on plain tensors and on the views a model
+ * makes, compared with the float64 oracle and with the peer, then timed beside the probe and the peer.
+ *
+ * @module
+ */
+import {
+  attention,
+  type AttentionOptions,
+  causal_mask_function,
+  eager_mask,
+  type MaskFunction,
+  ops,
+  sdpa_mask,
+  sliding_window_causal_mask_function,
+  Tensor,
+} from "../mod.ts";
+import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
+import { type AttentionShape, flopsOf, kvBytesOf, shapesOf } from "./cases.ts";
+import { assertRows, fastUniform, type Operands, oracleRows, swapAxes } from "./compare.ts";
+import { openAttentionPeers, type PeerAttention } from "./peers/attention.ts";
+import type { BenchContext, Row, Section } from "./report.ts";
+import { type Contestant, interleave, type Timing } from "./timing.ts";
+
+const NAMES = ["eager", "sdpa", "flash_attention_2"] as const;
+type Name = typeof NAMES[number];
+
+/** Largest score matrix `eager` is asked to make, in elements (64 MiB). */
+const EAGER_LIMIT = 2 ** 24;
+
+/** Bytes of keys and values from which on a decode step is compared with the read bandwidth. */
+const STREAMS_FROM = 64 * 2 ** 20;
+
+/** Query, key and value, and how they lie in memory. */
+interface Inputs extends Disposable {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+}
+
+/** One implementation on one layout, ready to be called. */
+interface Ready extends Disposable {
+  readonly name: string;
+  readonly implementation: Name;
+  call(): Promise<Float32Array>;
+  arrange(output: Float32Array): Float32Array;
+}
+
+function disposing(tensors: readonly (Tensor | null)[]): () => void {
+  return () => {
+    for (const t of tensors) t?.[Symbol.dispose]();
+  };
+}
+
+/** Plain (B, H, N, D) tensors. */
+function plain({ B, H, Hkv, Q, K, D, kv = "float32" }: AttentionShape, o: Operands): Inputs {
+  const q = Tensor.from(o.q, { shape: [B, H, Q, D] });
+  const k = Tensor.from(o.k, { shape: [B, Hkv, K, D], dtype: kv });
+  const v = Tensor.from(o.v, { shape: [B, Hkv, K, D], dtype: kv });
+  return { q, k, v, [Symbol.dispose]: disposing([q, k, v]) };
+}
+
+/** What a layer hands over: the query as its projection left it, keys and values as part of a larger cache. */
+function modelLike({ B, H, Hkv, Q, K, D, kv = "float32" }: AttentionShape, o: Operands): Inputs {
+  const SPARE = 64;
+  const padded = (x: Float32Array) => {
+    const room = new Float32Array(B * Hkv * (K + SPARE) * D).fill(1e4);
+    for (let h = 0; h < B * Hkv; h++) room.set(x.subarray(h * K * D, (h + 1) * K * D), h * (K + SPARE) * D);
+    return Tensor.from(room, { shape: [B, Hkv, K + SPARE, D], dtype: kv });
+  };
+  const projected = Tensor.from(swapAxes(o.q, [B, H, Q, D]), { shape: [B, Q, H, D] });
+  const [kRoom, vRoom] = [padded(o.k), padded(o.v)];
+  const q = ops.permute(projected, [0, 2, 1, 3]);
+  const [k, v] = [ops.slice(kRoom, 2, 0, K), ops.slice(vRoom, 2, 0, K)];
+  return { q, k, v, [Symbol.dispose]: disposing([q, k, v, projected, kRoom, vRoom]) };
+}
+
+/** Makes one implementation ready; masks are built once, as a model builds them once a forward. */
+function ready(name: Name, layout: string, shape: AttentionShape, { q, k, v }: Inputs): Ready {
+  const { B, Q, K, causal = false, window } = shape;
+  const flash = name === "flash_attention_2";
+  const options: AttentionOptions = { attn_implementation: name };
+  const needsMask = !flash && (window !== undefined || (causal && name === "eager"));
+  if (needsMask) {
+    const see: MaskFunction = window === undefined ? causal_mask_function : sliding_window_causal_mask_function(window);
+    const format = name === "eager" ? eager_mask : sdpa_mask;
+    const sizes = { batch_size: B, q_length: Q, kv_length: K, q_offset: K - Q };
+    // Without a padding mask the formatter may say "none, use is_causal"; here the mask itself is wanted.
+    options.attention_mask = format({ ...sizes, mask_function: see, allow_is_causal_skip: false });
+  } else {
+    options.is_causal = causal;
+    if (flash && window !== undefined) options.sliding_window = window;
+  }
+  const { attention_mask = null } = options;
+  return {
+    name: layout === "" ? name : `${name}, ${layout}`,
+    implementation: name,
+    async call() {
+      const { attn_output, attn_weights } = await attention(q, k, v, options);
+      attn_weights?.[Symbol.dispose]();
+      using output = attn_output;
+      return await output.data() as Float32Array;
+    },
+    arrange: (output) => output,
+    [Symbol.dispose]: disposing([attention_mask instanceof Tensor ? attention_mask : null]),
+  };
+}
+
+/** Operands rounded to the stored type, so that oracle and kernels see the same numbers. */
+async function operandsOf({ name, B, H, Hkv, Q, K, D, kv = "float32" }: AttentionShape): Promise<Operands> {
+  const rounded = async (n: number, seed: number) => {
+    const data = fastUniform(n, seed);
+    if (kv === "float32") return data;
+    using stored = Tensor.from(data, { shape: [n], dtype: kv });
+    return Float32Array.from(await stored.data() as Float32Array);
+  };
+  const seed = name.length * 7919;
+  return {
+    q: fastUniform(B * H * Q * D, seed + 1),
+    k: await rounded(B * Hkv * K * D, seed + 2),
+    v: await rounded(B * Hkv * K * D, seed + 3),
+  };
+}
+
+/** Compares all, then times all. */
+async function runShape(context: BenchContext, shape: AttentionShape): Promise<{ rows: Row[]; timings: Map<string, Timing> }> {
+  const { peer, probe, effort, depth } = context;
+  const { B, H, Q, K, D } = shape;
+  const operands = await operandsOf(shape);
+  const decode = Q === 1;
+  using plainInputs = plain(shape, operands);
+  using modelInputs = modelLike(shape, operands);
+  const names = NAMES.filter((n) => n !== "eager" || B * H * Q * K <= EAGER_LIMIT).filter((n) =>
+    n !== "sdpa" || shape.window === undefined || Q * K <= EAGER_LIMIT
+  );
+  const ours = [
+    ...names.map((n) => ready(n, "", shape, plainInputs)),
+    ...names.map((n) => ready(n, "model views", shape, modelInputs)),
+  ];
+  const peers: readonly PeerAttention[] = peer === null || shape.noPeer !== undefined
+    ? []
+    : await openAttentionPeers(peer, shape, operands);
+  try {
+    context.progress(`${shape.name}: oracle`);
+    const oracle = oracleRows(shape, operands);
+    const errors = new Map<string, number>();
+    let first: Float32Array | null = null;
+    for (const contestant of [...ours, ...peers]) {
+      context.progress(`${shape.name}: comparing ${contestant.name}`);
+      const output = contestant.arrange(await contestant.call());
+      const kind = contestant.name.startsWith("eager") ? "attention_eager" : "attention_flash";
+      errors.set(contestant.name, assertRows(output, oracle, kind, `${shape.name}, ${contestant.name}`));
+      if (first === null) first = output.slice();
+      else assertClose(output, first, toleranceOf(kind, "wasm"), `${shape.name}, ${contestant.name} beside ${ours[0]!.name}`);
+    }
+    if (depth === "check" || shape.compareOnly) {
+      return { rows: [...errors].map(([name, error]) => ({ case: shape.name, implementation: name, "max error": error })), timings: new Map() };
+    }
+    // A cache that fits the processor's is not read from memory, and the sweep would evict it.
+    const streams = decode && kvBytesOf(shape) >= STREAMS_FROM;
+    const rates: number[] = [];
+    const contestants: Contestant[] = [
+      ...(decode && !streams
+        ? []
+        : [{ name: "probe", run: () => rates.push(decode ? probe.bandwidth() : probe.p128()) }]),
+      ...[...ours, ...peers].map((c) => ({ name: c.name, run: () => c.call() })),
+    ];
+    const timings = await interleave(contestants, effort, (text) => context.progress(`${shape.name}: ${text}`));
+    const best = Math.max(...rates.slice(effort.warmups));
+    const rival = Math.min(...peers.map((p) => timings.get(p.name)!.min));
+    const rows = [...ours, ...peers].map((c): Row => {
+      const { min, median, rounds } = timings.get(c.name)!;
+      const rate = (decode ? kvBytesOf(shape) : flopsOf(shape)) / min / 1e6;
+      return {
+        case: shape.name,
+        implementation: c.name,
+        "min ms": min,
+        "median ms": median,
+        rounds,
+        "GFLOP/s": decode ? null : rate,
+        "GB/s": decode ? rate : null,
+        "of P128": decode ? null : rate / best,
+        "of BW": streams ? rate / best : null,
+        "× peer": rival === Infinity ? null : rival / min,
+        "max error": errors.get(c.name)!,
+      };
+    });
+    return { rows, timings };
+  } finally {
+    for (const r of ours) r[Symbol.dispose]();
+    for (const p of peers) await p.close();
+  }
+}
+
+/** Runs the table. */
+export async function benchAttention(context: BenchContext): Promise<Section> {
+  const rows: Row[] = [];
+  const measures: Record<string, number> = {};
+  for (const shape of shapesOf(context.depth)) {
+    const result = await runShape(context, shape);
+    rows.push(...result.rows);
+    for (const row of result.rows) {
+      for (const [column, value] of Object.entries(row)) {
+        if (typeof value === "number") measures[`${shape.name} / ${row["implementation"]} / ${column}`] = value;
+      }
+    }
+  }
+  return {
+    title: "Attention",
+    rows,
+    measures,
+    notes: [
+      "Times end when the output is in a JavaScript array, for the peer as for ours.",
+      "GFLOP/s count the two products over the pairs the mask leaves (causal: the triangle), for every contestant.",
+      "“model views”: the query permuted from (B, Q, H, D), keys and values a slice of a cache with spare room.",
+      "Masks that eager and sdpa need are built before timing, as a model builds them once a forward.",
+      "“× peer”: the fastest peer's best time divided by this best time.",
+    ],
+  };
+}
