@@ -15,7 +15,9 @@ function programs(): { heading: string; code: string }[] {
   const found: { heading: string; code: string }[] = [];
   for (const section of readme.split(/^## /m).slice(1)) {
     const heading = section.slice(0, section.indexOf("\n"));
-    for (const [, code] of section.matchAll(/^```ts\n([\s\S]*?)^```$/gm)) found.push({ heading, code: code! });
+    for (const [, code] of section.matchAll(/^```ts\n([\s\S]*?)^```$/gm)) {
+      found.push({ heading, code: code! });
+    }
   }
   return found;
 }

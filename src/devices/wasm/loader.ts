@@ -5,9 +5,7 @@
  */
 import { EngineFailure } from "../../errors.ts";
 import type { PooledMemory } from "./memory.ts";
-import { asShared } from "./shared.ts";
-import relaxedBytes from "../../../wasm/built/attune_relaxed_bytes.ts";
-import simdBytes from "../../../wasm/built/attune_simd_bytes.ts";
+import { kernelBytes } from "./kernel_bytes.ts";
 
 /** A kernel, or the getter of a table index. */
 export type KernelExports = Readonly<Record<string, (...args: number[]) => number>>;
@@ -59,12 +57,3 @@ export function instantiate({ memory, shared }: PooledMemory, deterministic: boo
 
 /** Bytes at the bottom of a memory that hold the kernels' stack and data. */
 const DATA_BYTES = 1 << 20;
-
-/** The bytes of a build. */
-export function kernelBytes(arithmetic: "simd" | "relaxed", shared: boolean): Uint8Array<ArrayBuffer> {
-  const bytes = Uint8Array.from(
-    atob(arithmetic === "simd" ? simdBytes : relaxedBytes),
-    (c) => c.charCodeAt(0),
-  );
-  return shared ? asShared(bytes) : bytes;
-}
