@@ -42,6 +42,7 @@ export { ALL_ATTENTION_FUNCTIONS, AttentionInterface } from "./src/attention/int
 export { attention, type AttentionOptions } from "./src/attention/attention.ts";
 export { eager_attention_forward } from "./src/attention/eager.ts";
 export { sdpa_attention_forward } from "./src/attention/sdpa.ts";
+export { sdpa_kernel, type SdpaKernelOptions, SDPBackend } from "./src/attention/sdpa_kernel.ts";
 export { flash_attention_forward } from "./src/attention/flash.ts";
 export type {
   AttentionFunction,

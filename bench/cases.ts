@@ -42,7 +42,13 @@ export const ATTENTION_SHAPES: readonly AttentionShape[] = [
     causal: true,
     compareOnly: true,
   },
-  { name: "prefill 97, D 80, causal", depth: "check", ...prefill(2, 97, 80), causal: true, compareOnly: true },
+  {
+    name: "prefill 97, D 80, causal",
+    depth: "check",
+    ...prefill(2, 97, 80),
+    causal: true,
+    compareOnly: true,
+  },
   {
     name: "prefill 200, window 48",
     depth: "check",

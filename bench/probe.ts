@@ -95,7 +95,11 @@ export function assembleProbe(): Uint8Array<ArrayBuffer> {
   const name = (text: string) => sized([...new TextEncoder().encode(text)]);
   return Uint8Array.from([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(1, [[0x60, ...list([[I32]]), ...list([[F32]])], [0x60, ...list([[I32], [I32]]), ...list([[I32]])]]),
+    ...section(1, [[0x60, ...list([[I32]]), ...list([[F32]])], [
+      0x60,
+      ...list([[I32], [I32]]),
+      ...list([[I32]]),
+    ]]),
     ...section(2, [[...name("m"), ...name("m"), 0x02, 0x00, ...leb(1)]]),
     ...section(3, [[0], [1]]),
     ...section(7, [[...name("peak"), 0x00, 0], [...name("sweep"), 0x00, 1]]),

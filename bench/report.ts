@@ -18,8 +18,6 @@ export interface Section {
   readonly rows: readonly Row[];
   /** What a reader must know to read the figures right. */
   readonly notes: readonly string[];
-  /** Figures by name, for the goals. */
-  readonly measures: Readonly<Record<string, number>>;
 }
 
 /** Where the figures come from. */
@@ -49,7 +47,9 @@ export interface BenchContext {
 }
 
 /** Facts of this machine and process. */
-export async function describeMachine(peer: Peer | null): Promise<Omit<Machine, "load_before" | "load_after">> {
+export async function describeMachine(
+  peer: Peer | null,
+): Promise<Omit<Machine, "load_before" | "load_after">> {
   return {
     cpu: cpus()[0]?.model ?? "unknown",
     logical_cpus: navigator.hardwareConcurrency,
@@ -58,14 +58,16 @@ export async function describeMachine(peer: Peer | null): Promise<Omit<Machine, 
     v8: Deno.version.v8,
     kernels: (await device("wasm")).description,
     threads: 1,
-    peer: peer === null ? "none (--no-peers)" : `${peer.name} ${peer.version}, wasm execution provider, 1 thread`,
+    peer: peer === null
+      ? "none (--no-peers)"
+      : `${peer.name} ${peer.version}, wasm execution provider, 1 thread`,
   };
 }
 
 /** Three significant digits, without an exponent. */
 export function significant(x: number): string {
   if (!Number.isFinite(x)) return "–";
-  if (x === 0) return "0";
+  if (Number.isInteger(x)) return String(x);
   if (Math.abs(x) < 1e-3) return x.toExponential(1);
   const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(x))));
   return x.toFixed(Math.min(digits, 5));
@@ -86,8 +88,12 @@ export function table(rows: readonly Row[]): string {
   const widths = columns.map((_, i) => Math.max(3, ...lines.map((line) => line[i]!.length)));
   const numeric = columns.map((c) => rows.every((row) => typeof (row[c] ?? 0) === "number"));
   const draw = (line: readonly string[]) =>
-    `| ${line.map((text, i) => numeric[i] ? text.padStart(widths[i]!) : text.padEnd(widths[i]!)).join(" | ")} |`;
-  const rule = `| ${widths.map((w, i) => numeric[i] ? `${"-".repeat(w - 1)}:` : "-".repeat(w)).join(" | ")} |`;
+    `| ${
+      line.map((text, i) => numeric[i] ? text.padStart(widths[i]!) : text.padEnd(widths[i]!)).join(" | ")
+    } |`;
+  const rule = `| ${
+    widths.map((w, i) => numeric[i] ? `${"-".repeat(w - 1)}:` : "-".repeat(w)).join(" | ")
+  } |`;
   return [draw(lines[0]!), rule, ...lines.slice(1).map(draw)].join("\n");
 }
 

@@ -101,14 +101,21 @@ fn value4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(value[i], select(0.0, 
 
 //#if SOFTCAP
 // The built-in tanh is allowed a large error and has one; exp is accurate, and the series covers what cancels.
-fn tanh_of(v: f32) -> f32 {
-  let a = min(abs(v), 15.0);
+fn tanh_of(v: vec4<f32>) -> vec4<f32> {
+  let a = min(abs(v), vec4<f32>(15.0));
   let s = v * v;
   let e = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
   let series = v + v * s * (-0.33333333 + s * (0.13333333 + s * (-0.053968254 + s * 0.021869489)));
-  return select(select(-e, e, v >= 0.0), series, a < 0.25);
+  return select(select(-e, e, v >= vec4<f32>(0.0)), series, a < vec4<f32>(0.25));
 }
 //#endif
+
+// n, but not to the compiler: software drivers unroll loops of constant length, and then compile for seconds.
+fn rolled(n: u32) -> u32 { return min(n, n * p.heads); }
+
+fn pick(i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
+  return select(select(a, b, i == 1u), select(c, d, i == 3u), i >= 2u);
+}
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -142,23 +149,21 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   //#endif
 
   // This invocation's four rows.
-  var position: array<i32, 4>; //#scalars
-  var alive: array<bool, 4>; //#scalars
-  var mask_row: array<u32, 4>; //#scalars
-  //#unroll
-  for (var r = 0u; r < 4u; r++) {
-    let row = row0 + ty * 4u + r;
-    position[r] = i32(row % p.q) + p.query_offset;
-    alive[r] = row < rows;
-    //#if ZERO_QUERIES
+  let row = row0 + ty * 4u + vec4<u32>(0u, 1u, 2u, 3u);
+  let place = row % p.q;
+  let position = vec4<i32>(place) + p.query_offset;
+  var alive = row < vec4<u32>(rows);
+  //#if ZERO_QUERIES
+  //#unroll DEEP
+  for (var r = 0u; r < rolled(4u); r++) {
     if (position[r] >= 0 && position[r] < i32(p.k)) {
       alive[r] = alive[r] && padding[p.padding_offset + b * p.padding_b + u32(position[r]) * p.padding_k] != 0u;
     }
-    //#endif
-    //#if MASK != none
-    mask_row[r] = p.mask_offset + b * p.mask_b + (head0 + row / p.q) * p.mask_h + row % p.q * p.mask_q;
-    //#endif
   }
+  //#endif
+  //#if MASK != none
+  let mask_row = p.mask_offset + b * p.mask_b + (head0 + row / p.q) * p.mask_h + place * p.mask_q;
+  //#endif
 
   var m = vec4<f32>(LOWEST);
   var l = vec4<f32>(0.0); // of this invocation's own columns
@@ -166,6 +171,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   var s: array<f32, 16>; //#scalars
   var qv: array<vec4<f32>, 4>; //#scalars
   var kv: array<vec4<f32>, 4>; //#scalars
+  var w: array<vec4<f32>, 4>; //#scalars
 
   for (var k0 = begin; k0 < end; k0 += i32(BK)) {
     let j0 = u32(k0);
@@ -176,20 +182,20 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     for (var d0 = 0u; d0 < D4; d0 += DC) {
       workgroupBarrier();
       //#unroll DEEP
-      for (var u = 0u; u < Q_TURNS; u++) {
+      for (var u = 0u; u < rolled(Q_TURNS); u++) {
         let i = t + u * THREADS;
-        let row = row0 + i / DC;
+        let line = row0 + i / DC;
         let d = (d0 + i % DC) * 4u;
         if (i < BQ * DC) {
           var x = vec4<f32>(0.0);
-          if (row < rows && d < D) {
-            x = query4(p.q_offset + b * p.q_b + (head0 + row / p.q) * p.q_h + row % p.q * p.q_n + d, D - d);
+          if (line < rows && d < D) {
+            x = query4(p.q_offset + b * p.q_b + (head0 + line / p.q) * p.q_h + line % p.q * p.q_n + d, D - d);
           }
           stage[i / DC * PITCH + i % DC] = x;
         }
       }
       //#unroll DEEP
-      for (var u = 0u; u < K_TURNS; u++) {
+      for (var u = 0u; u < rolled(K_TURNS); u++) {
         let i = t + u * THREADS;
         let j = j0 + i / DC;
         let d = (d0 + i % DC) * 4u;
@@ -201,7 +207,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       }
       workgroupBarrier();
       //#unroll DEEP
-      for (var d = 0u; d < DC; d++) {
+      for (var d = 0u; d < rolled(DC); d++) {
         //#unroll
         for (var r = 0u; r < 4u; r++) {
           qv[r] = stage[(ty * 4u + r) * PITCH + d];
@@ -220,41 +226,48 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       }
     }
 
-    // Scores of keys j0 + tx + 8 c; what a row may not see becomes LOWEST.
-    var top = vec4<f32>(LOWEST);
+    // Scores of key j0 + tx + 8 c for the four rows; what a row may not see becomes LOWEST.
     //#unroll
     for (var c = 0u; c < 4u; c++) {
+      w[c] = vec4<f32>(s[c], s[4u + c], s[8u + c], s[12u + c]) * p.scaling;
+    }
+    var top = vec4<f32>(LOWEST);
+    //#unroll DEEP
+    for (var c = 0u; c < rolled(4u); c++) {
+      var x = pick(c, w[0], w[1], w[2], w[3]);
       let j = j0 + tx + c * 8u;
-      var real = j < p.k;
-      //#if PADDING
-      real = real && padding[p.padding_offset + b * p.padding_b + j * p.padding_k] != 0u;
+      var seen = alive & vec4<bool>(j < p.k);
+      //#if SOFTCAP
+      x = p.softcap * tanh_of(x / p.softcap);
       //#endif
+      //#if CAUSAL
+      seen = seen & (vec4<i32>(i32(j)) <= position);
+      //#endif
+      //#if LEFT
+      seen = seen & (vec4<i32>(i32(j)) >= position - p.window_left);
+      //#endif
+      //#if RIGHT
+      seen = seen & (vec4<i32>(i32(j)) <= position + p.window_right);
+      //#endif
+      //#if PADDING
+      seen = seen & vec4<bool>(padding[p.padding_offset + b * p.padding_b + j * p.padding_k] != 0u);
+      //#endif
+      //#if MASK != none
+      let at = mask_row + j * p.mask_k;
+      let bias = vec4<u32>(mask[at.x], mask[at.y], mask[at.z], mask[at.w]);
+      //#endif
+      //#if MASK == bool
+      //| seen = seen & (bias != vec4<u32>(0u));
+      //#elif MASK == additive
+      // As integers, negative floats grow downwards: everything from -1.7014117e38 (min / 2) to -inf is hidden.
+      seen = seen & (bias < vec4<u32>(0xfeffffffu));
+      x += bitcast<vec4<f32>>(select(vec4<u32>(0u), bias, seen));
+      //#endif
+      x = select(vec4<f32>(LOWEST), x, seen);
+      top = max(top, x);
       //#unroll
-      for (var r = 0u; r < 4u; r++) {
-        var seen = real && alive[r];
-        var x = s[r * 4u + c] * p.scaling;
-        //#if SOFTCAP
-        x = p.softcap * tanh_of(x / p.softcap);
-        //#endif
-        //#if CAUSAL
-        seen = seen && i32(j) <= position[r];
-        //#endif
-        //#if LEFT
-        seen = seen && i32(j) >= position[r] - p.window_left;
-        //#endif
-        //#if RIGHT
-        seen = seen && i32(j) <= position[r] + p.window_right;
-        //#endif
-        //#if MASK == bool
-        //| seen = seen && mask[mask_row[r] + j * p.mask_k] != 0u;
-        //#elif MASK == additive
-        // As integers, negative floats grow downwards: everything from -1.7014117e38 (min / 2) to -inf is hidden.
-        let bias = mask[mask_row[r] + j * p.mask_k];
-        seen = seen && bias < 0xfeffffffu;
-        x += bitcast<f32>(select(0u, bias, seen));
-        //#endif
-        s[r * 4u + c] = select(LOWEST, x, seen);
-        top[r] = max(top[r], s[r * 4u + c]);
+      for (var i = 0u; i < 4u; i++) {
+        w[i] = select(w[i], x, c == i);
       }
     }
     joint[t] = top;
@@ -274,18 +287,18 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         o[r * NI + i] *= shrink[r];
       }
     }
-    //#unroll
-    for (var c = 0u; c < 4u; c++) {
-      let x = vec4<f32>(s[c], s[4u + c], s[8u + c], s[12u + c]);
-      let w = select(exp(x - m), vec4<f32>(0.0), x <= vec4<f32>(LOWEST));
-      l += w;
-      stage[(tx + c * 8u) * P_PITCH + ty] = w;
+    //#unroll DEEP
+    for (var c = 0u; c < rolled(4u); c++) {
+      let x = pick(c, w[0], w[1], w[2], w[3]);
+      let e = select(exp(x - m), vec4<f32>(0.0), x <= vec4<f32>(LOWEST));
+      l += e;
+      stage[(tx + c * 8u) * P_PITCH + ty] = e;
     }
 
     for (var v0 = 0u; v0 < BK; v0 += VC) {
       if (v0 > 0u) { workgroupBarrier(); }
       //#unroll DEEP
-      for (var u = 0u; u < V_TURNS; u++) {
+      for (var u = 0u; u < rolled(V_TURNS); u++) {
         let i = t + u * THREADS;
         let j = j0 + v0 + i / DV4;
         let d = i % DV4 * 4u;
@@ -297,14 +310,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       }
       workgroupBarrier();
       //#unroll DEEP
-      for (var j = 0u; j < VC; j++) {
-        let w = stage[(v0 + j) * P_PITCH + ty];
+      for (var j = 0u; j < rolled(VC); j++) {
+        let e = stage[(v0 + j) * P_PITCH + ty];
         //#unroll
         for (var i = 0u; i < NI; i++) {
           let x = stage[VALUES + j * DV4 + tx + i * 8u];
           //#unroll
           for (var r = 0u; r < 4u; r++) {
-            o[r * NI + i] = fma(vec4<f32>(w[r]), x, o[r * NI + i]);
+            o[r * NI + i] = fma(vec4<f32>(e[r]), x, o[r * NI + i]);
           }
         }
       }
@@ -319,27 +332,29 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   for (var i = 0u; i < 8u; i++) {
     l += joint[ty * 8u + i];
   }
-  //#unroll
-  for (var r = 0u; r < 4u; r++) {
-    let row = row0 + ty * 4u + r;
-    if (row < rows) {
-      let i = row % p.q;
-      let h = head0 + row / p.q;
-      var top = m[r];
-      var sum = l[r];
-      var shrink = 1.0;
-      //#if SINKS
-      let sink = sinks[p.sinks_offset + h * p.sinks_stride];
-      top = max(top, sink);
-      shrink = exp(m[r] - top);
-      sum = sum * shrink + exp(sink - top);
-      //#endif
-      let scale = select(0.0, shrink / max(sum, 1.0e-30), sum > 0.0);
-      let at = p.out_offset + ((b * p.q + i) * p.heads + h) * DV;
+  var shrink = vec4<f32>(1.0);
+  //#if SINKS
+  let head = min(head0 + row / p.q, vec4<u32>(p.heads - 1u)) * p.sinks_stride + p.sinks_offset;
+  let sink = vec4<f32>(sinks[head.x], sinks[head.y], sinks[head.z], sinks[head.w]);
+  let top = max(m, sink);
+  shrink = exp(m - top);
+  l = l * shrink + exp(sink - top);
+  m = top;
+  //#endif
+  let some = l > vec4<f32>(0.0);
+  let scale = select(vec4<f32>(0.0), shrink / max(l, vec4<f32>(1.0e-30)), some);
+  //#if LSE
+  let sums = select(vec4<u32>(0xff800000u), bitcast<vec4<u32>>(m + log(max(l, vec4<f32>(1.0e-30)))), some);
+  //#endif
+  //#unroll DEEP
+  for (var r = 0u; r < rolled(4u); r++) {
+    if (row[r] < rows) {
+      let h = head0 + row[r] / p.q;
+      let at = p.out_offset + ((b * p.q + place[r]) * p.heads + h) * DV;
       //#unroll
       for (var c = 0u; c < NI; c++) {
         let d = (tx + c * 8u) * 4u;
-        let x = o[r * NI + c] * scale;
+        let x = pick(r, o[c], o[NI + c], o[2u * NI + c], o[3u * NI + c]) * scale[r];
         //#if OUT4
         //| if (d < DV) { out[(at + d) / 4u] = x; }
         //#else
@@ -350,9 +365,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         //#endif
       }
       //#if LSE
-      if (tx == 0u) {
-        lse[p.lse_offset + (b * p.heads + h) * p.q + i] = select(0xff800000u, bitcast<u32>(top + log(max(sum, 1.0e-30))), sum > 0.0);
-      }
+      if (tx == 0u) { lse[p.lse_offset + (b * p.heads + h) * p.q + place[r]] = sums[r]; }
       //#endif
     }
   }

@@ -6,6 +6,7 @@
 
 //#flags HAS_BIAS=true VECTOR=false
 const ROWS: u32 = 4u; //#constant
+const X_TURNS: u32 = (ROWS * 16u + 63u) / 64u;
 const PITCH: u32 = 5u; // 16 values of a lane and a pad of one vec4 against bank conflicts
 
 struct Params {
@@ -31,7 +32,8 @@ struct Params {
 //#endif
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 var<workgroup> tile: array<vec4<f32>, 320>; // [64 lanes][PITCH]
-var<workgroup> part: array<f32, 64 * ROWS>; // [ROWS][64 lanes]
+var<workgroup> rows: array<vec4<f32>, ROWS * 20u>; // [ROWS][4 segments][PITCH]
+var<workgroup> part: array<f32, 64u * ROWS>; // [ROWS][64 lanes]
 
 //#if VECTOR
 //| fn load4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(0.0); } //#load4 weight WEIGHT
@@ -58,6 +60,9 @@ fn weight_at(o: u32, k: u32) -> vec4<f32> {
   //#endif
 }
 
+// n, but not to the compiler: software drivers unroll loops of constant length, and then compile for seconds.
+fn rolled(n: u32) -> u32 { return min(n, n * p.m); }
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   let lane_o = t / 4u;
@@ -75,19 +80,26 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     for (var k = 0u; k < reach; k += 16u) {
       workgroupBarrier();
       //#unroll DEEP
-      for (var s = 0u; s < 4u; s++) {
+      for (var s = 0u; s < rolled(4u); s++) {
         let i = t + s * 64u;
         let lane = i / 4u;
         tile[lane * PITCH + i % 4u] = weight_at(o0 + lane / 4u, first + lane % 4u * 256u + k + i % 4u * 4u);
       }
-      workgroupBarrier();
-      let at = first + lane_s * 256u + k;
       //#unroll DEEP
-      for (var s = 0u; s < 4u; s++) {
+      for (var s = 0u; s < rolled(X_TURNS); s++) {
+        let i = t + s * 64u;
+        let segment = i / 4u % 4u;
+        if (i < ROWS * 16u) {
+          rows[i / 4u * PITCH + i % 4u] = x_at(row0 + i / 16u, first + segment * 256u + k + i % 4u * 4u);
+        }
+      }
+      workgroupBarrier();
+      //#unroll DEEP
+      for (var s = 0u; s < rolled(4u); s++) {
         let w = tile[t * PITCH + s];
         //#unroll
         for (var r = 0u; r < ROWS; r++) {
-          let v = x_at(row0 + r, at + s * 4u);
+          let v = rows[(r * 4u + lane_s) * PITCH + s];
           acc[r] = fma(v.x, w.x, acc[r]);
           acc[r] = fma(v.y, w.y, acc[r]);
           acc[r] = fma(v.z, w.z, acc[r]);

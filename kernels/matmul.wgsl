@@ -61,6 +61,13 @@ fn b_at(base: u32, k: u32, col: u32) -> f32 {
   return 0.0;
 }
 
+// n, but not to the compiler: software drivers unroll loops of constant length, and then compile for seconds.
+fn rolled(n: u32) -> u32 { return min(n, n * p.m); }
+
+fn pick(i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
+  return select(select(a, b, i == 1u), select(c, d, i == 3u), i >= 2u);
+}
+
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   var rest = p.first_batch + wg.z;
@@ -91,7 +98,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     for (var k0 = segment; k0 < end; k0 += STEP) {
       workgroupBarrier();
       //#unroll DEEP
-      for (var s = 0u; s < A_TURNS; s++) {
+      for (var s = 0u; s < rolled(A_TURNS); s++) {
         let i = t + s * THREADS;
         let k = k0 + i % STEP;
         let row = row0 + i / STEP * 4u;
@@ -100,7 +107,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         }
       }
       //#unroll DEEP
-      for (var s = 0u; s < B_TURNS; s++) {
+      for (var s = 0u; s < rolled(B_TURNS); s++) {
         let i = t + s * THREADS;
         //#if ALONG_P
         let k = i / 16u;
@@ -114,7 +121,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       }
       workgroupBarrier();
       //#unroll DEEP
-      for (var k = 0u; k < STEP; k++) {
+      for (var k = 0u; k < rolled(STEP); k++) {
         let av = tile_a[k * TY + ty];
         let bv = tile_b[k * 16u + tx];
         acc[0] = fma(vec4<f32>(av.x), bv, acc[0]);
@@ -130,18 +137,19 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   }
 
   let col = col0 + tx * 4u;
-  //#unroll
-  for (var r = 0u; r < 4u; r++) {
+  //#unroll DEEP
+  for (var r = 0u; r < rolled(4u); r++) {
     let row = row0 + ty * 4u + r;
     if (row < p.m) {
+      let x = pick(r, total[0], total[1], total[2], total[3]);
       let base = out_base + row * p.out_m;
-      //#unroll
-      for (var c = 0u; c < 4u; c++) {
+      //#unroll DEEP
+      for (var c = 0u; c < rolled(4u); c++) {
         if (col + c < p.p) {
           //#if HAS_BIAS
-          out[base + (col + c) * p.out_p] = total[r][c] + load_bias(p.bias_offset + (col + c) * p.bias_stride);
+          out[base + (col + c) * p.out_p] = x[c] + load_bias(p.bias_offset + (col + c) * p.bias_stride);
           //#else
-          //| out[base + (col + c) * p.out_p] = total[r][c];
+          //| out[base + (col + c) * p.out_p] = x[c];
           //#endif
         }
       }

@@ -7,6 +7,9 @@
 /** Environment every command of the project gets. */
 export function environment(extra: Readonly<Record<string, string>> = {}): Record<string, string> {
   const env: Record<string, string> = { ...extra };
+  // Scripts that call `deno` get this one, also where npx brought it.
+  const folder = Deno.execPath().replace(/[\\/][^\\/]+$/, "");
+  env["PATH"] = [folder, Deno.env.get("PATH") ?? ""].join(Deno.build.os === "windows" ? ";" : ":");
   if (Deno.build.os === "linux") {
     // Without a Vulkan driver Deno would fall back to GLES, whose software form hangs; with this it finds no adapter.
     env["DENO_WEBGPU_BACKEND"] ??= Deno.env.get("DENO_WEBGPU_BACKEND") ?? "vulkan";

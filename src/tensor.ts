@@ -80,8 +80,10 @@ export class Storage {
   on(device: Device): Allocation {
     const there = this.#homes.find((a) => a.device === device);
     if (there !== undefined) return there;
-    const block = device.allocate(this.length * device.elementBytes(this.dtype), this.host !== null);
-    if (this.host !== null) device.write(block, 0, device.encode(this.dtype, this.host));
+    // Encoding may refuse the values: nothing is allocated then.
+    const bytes = this.host === null ? null : device.encode(this.dtype, this.host);
+    const block = device.allocate(this.length * device.elementBytes(this.dtype), bytes !== null);
+    if (bytes !== null) device.write(block, 0, bytes);
     else {
       const from = this.#homes[0];
       if (from === undefined) throw new InvalidArgument("Cannot use a tensor after it was disposed");
@@ -309,7 +311,9 @@ export class Tensor implements Disposable {
 
   /** Row-major host copy: bool as `Uint8Array`, bfloat16 widened to `Float32Array`, int64 as `BigInt64Array`. */
   async data(): Promise<TypedArray> {
-    return present(this.dtype, await this.raw());
+    const raw = await this.raw();
+    const values = present(this.dtype, raw);
+    return values === this.#storage?.host ? values.slice() as TypedArray : values;
   }
 
   /**

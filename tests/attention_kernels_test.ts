@@ -60,7 +60,7 @@ const randomCase: fc.Arbitrary<AttentionCase> = fc.record({
   ...(mask === null ? {} : { mask }),
 }));
 
-for (const on of await testDevices()) {
+for (const on of await testDevices({ every_build: true })) {
   const check = async (device: Device, algorithm: AttentionAlgorithm, row: AttentionCase) => {
     using bench = new Bench(device);
     const { call, expected } = prepareAttention(bench, algorithm, row);

@@ -117,7 +117,7 @@ function conversionValues(from: DType, to: DType): number[] {
   return signed ? [...values, ...values.map((x) => -x)] : values;
 }
 
-for (const on of await testDevices()) {
+for (const on of await testDevices({ every_build: true })) {
   const wasm = on.name === "wasm";
   const test = (name: string, fn: (bench: Bench, random: Random) => Promise<void>) =>
     deviceTest(on, name, async (device) => {

@@ -6,7 +6,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { generated, withGenerated } from "../scripts/support_table.ts";
-import { deno, pathOf, ROOT, temporaryFolder } from "./package/publishing.ts";
+import { deno, type Ended, pathOf, ROOT, temporaryFolder } from "./package/publishing.ts";
 
 const readme = await Deno.readTextFile(pathOf("README.md"));
 
@@ -24,20 +24,38 @@ function programs(): { heading: string; code: string }[] {
 
 const MODEL = "./tests/models/demo";
 
-for (const { heading, code } of programs()) {
+/** Writes the programs to an empty folder, where the package's name means this checkout, and runs Deno there. */
+async function elsewhere(args: (folder: string) => string[]): Promise<Ended> {
+  await using folder = await temporaryFolder();
+  const config = `${folder.path}/deno.json`;
+  const { compilerOptions } = JSON.parse(await Deno.readTextFile(pathOf("deno.json"))) as Record<
+    string,
+    unknown
+  >;
+  const imports = { "jsr:@attune/attune": new URL("mod.ts", ROOT).href };
+  await Deno.writeTextFile(config, JSON.stringify({ compilerOptions, imports }));
+  for (const [i, { code }] of programs().entries()) await Deno.writeTextFile(`${folder.path}/${i}.ts`, code);
+  const [command, ...rest] = args(folder.path);
+  return await deno([command!, "--quiet", "--config", config, "--no-lock", ...rest], { cwd: ROOT });
+}
+
+for (const [i, { heading }] of programs().entries()) {
   Deno.test(`README, ${heading}: runs as written`, async () => {
-    await using folder = await temporaryFolder();
-    const map = { imports: { "jsr:@attune/attune": new URL("mod.ts", ROOT).href } };
-    await Deno.writeTextFile(`${folder.path}/deno.json`, JSON.stringify(map));
-    await Deno.writeTextFile(`${folder.path}/main.ts`, code);
-    const args = ["--quiet", "--config", `${folder.path}/deno.json`, "--no-lock", "--no-prompt"];
-    const ended = await deno(["run", "--check", ...args, `--allow-read=${MODEL}`, `${folder.path}/main.ts`], {
-      cwd: ROOT,
+    const { code, stdout, stderr } = await elsewhere((folder) => {
+      return ["run", "--no-prompt", "--no-check", `--allow-read=${MODEL}`, `${folder}/${i}.ts`];
     });
-    assertEquals(ended.code, 0, `${ended.stdout}\n${ended.stderr}`);
-    assert(ended.stdout.trim() !== "", "the program printed nothing");
+    assertEquals(code, 0, `${stdout}\n${stderr}`);
+    assert(stdout.trim() !== "", "the program printed nothing");
   });
 }
+
+Deno.test("README: its programs have no type errors", async () => {
+  const { code, stderr } = await elsewhere((folder) => [
+    "check",
+    ...programs().map((_, i) => `${folder}/${i}.ts`),
+  ]);
+  assertEquals(code, 0, stderr);
+});
 
 Deno.test("README: its programs are found", () => {
   assertEquals(programs().length >= 6, true);

@@ -41,9 +41,17 @@ function multiHeadGraph({ B, H, Q, K, D, causal = false }: AttentionShape): Grap
 }
 
 /** Opens the operators that can compute `shape`; the bench compares each and takes the fastest as the rival. */
-export async function openAttentionPeers(peer: Peer, shape: AttentionShape, o: Operands): Promise<PeerAttention[]> {
+export async function openAttentionPeers(
+  peer: Peer,
+  shape: AttentionShape,
+  o: Operands,
+): Promise<PeerAttention[]> {
   const { B, H, Hkv, Q, K, D, causal = false, window } = shape;
-  const float = (data: Float32Array<ArrayBuffer>, dims: readonly number[]): PeerTensor => ({ type: "float32", data, shape: dims });
+  const float = (data: Float32Array<ArrayBuffer>, dims: readonly number[]): PeerTensor => ({
+    type: "float32",
+    data,
+    shape: dims,
+  });
   const decode = Q === 1;
   const large = decode && o.k.byteLength + o.v.byteLength >= CONSTANTS_FROM;
   const session = await peer.open(attentionGraph({
@@ -83,6 +91,8 @@ export async function openAttentionPeers(peer: Peer, shape: AttentionShape, o: O
 /** (Q, K): 1 where a query sees a key within a causal window. */
 function windowMask(Q: number, K: number, window: number): Uint8Array<ArrayBuffer> {
   const mask = new Uint8Array(Q * K);
-  for (let i = 0; i < Q; i++) mask.fill(1, i * K + Math.max(0, i + K - Q - window + 1), i * K + i + K - Q + 1);
+  for (let i = 0; i < Q; i++) {
+    mask.fill(1, i * K + Math.max(0, i + K - Q - window + 1), i * K + i + K - Q + 1);
+  }
   return mask;
 }

@@ -20,15 +20,19 @@ interface Sizes {
   readonly rope_parameters: { readonly rope_theta: number };
 }
 
-type Weights = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array<ArrayBuffer> }>;
+type Weights = ReadonlyMap<
+  string,
+  { readonly shape: readonly number[]; readonly data: Float32Array<ArrayBuffer> }
+>;
 
 /** Reads a bfloat16 safetensors file and widens it: this peer has no bfloat16 arithmetic. */
 function readWeights(path: URL): Weights {
   const file = Deno.readFileSync(path);
   const length = Number(new DataView(file.buffer).getBigUint64(0, true));
-  const header: Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }> = JSON.parse(
-    new TextDecoder().decode(file.subarray(8, 8 + length)),
-  );
+  const header: Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }> = JSON
+    .parse(
+      new TextDecoder().decode(file.subarray(8, 8 + length)),
+    );
   const weights = new Map<string, { shape: number[]; data: Float32Array<ArrayBuffer> }>();
   for (const [name, entry] of Object.entries(header)) {
     if (name === "__metadata__") continue;
@@ -66,7 +70,12 @@ class Builder {
   }
 
   /** Adds a node and returns the names of its outputs. */
-  add(op: string, inputs: readonly string[], outputs: readonly string[], rest: Omit<Node, "op" | "inputs" | "outputs"> = {}) {
+  add(
+    op: string,
+    inputs: readonly string[],
+    outputs: readonly string[],
+    rest: Omit<Node, "op" | "inputs" | "outputs"> = {},
+  ) {
     this.nodes.push({ op, inputs, outputs, ...rest });
     return outputs[0]!;
   }
@@ -85,7 +94,9 @@ class Builder {
   linear(x: string, name: string): string {
     const { shape, data } = this.#weights.get(name)!;
     const [o, i] = shape as [number, number];
-    return this.add("MatMul", [x, this.constant(`${name}.T`, [i, o], transposed(data, o, i))], [`${name}.out`]);
+    return this.add("MatMul", [x, this.constant(`${name}.T`, [i, o], transposed(data, o, i))], [
+      `${name}.out`,
+    ]);
   }
 }
 
@@ -96,9 +107,15 @@ export function decoderGraph(folder: URL): Uint8Array<ArrayBuffer> {
   const sizes: Sizes = JSON.parse(Deno.readTextFileSync(new URL("config.json", folder)));
   const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: D, max_position_embeddings: P } = sizes;
   const b = new Builder(readWeights(new URL("model.safetensors", folder)));
-  const frequencies = rotaryFrequencies(D, { rope_type: "default", rope_theta: sizes.rope_parameters.rope_theta });
+  const frequencies = rotaryFrequencies(D, {
+    rope_type: "default",
+    rope_theta: sizes.rope_parameters.rope_theta,
+  });
   const angles = (fn: (x: number) => number) =>
-    Float32Array.from({ length: P * D / 2 }, (_, at) => fn(Math.floor(at / (D / 2)) * frequencies[at % (D / 2)]!));
+    Float32Array.from(
+      { length: P * D / 2 },
+      (_, at) => fn(Math.floor(at / (D / 2)) * frequencies[at % (D / 2)]!),
+    );
   const cos = b.constant("cos", [P, D / 2], angles(Math.cos));
   const sin = b.constant("sin", [P, D / 2], angles(Math.sin));
   const epsilon = { epsilon: sizes.rms_norm_eps };
@@ -119,10 +136,15 @@ export function decoderGraph(folder: URL): Uint8Array<ArrayBuffer> {
   /** Adds to the residual stream and normalises in one operator. */
   const addAndNorm = (x: string, weight: string) => {
     const name = `${weight}.normed`;
-    b.add("SkipSimplifiedLayerNormalization", [x, residual, b.weight(weight)], [name, "", "", `${name}.sum`], {
-      ...MICROSOFT,
-      attributes: epsilon,
-    });
+    b.add(
+      "SkipSimplifiedLayerNormalization",
+      [x, residual, b.weight(weight)],
+      [name, "", "", `${name}.sum`],
+      {
+        ...MICROSOFT,
+        attributes: epsilon,
+      },
+    );
     residual = `${name}.sum`;
     return name;
   };
@@ -137,14 +159,19 @@ export function decoderGraph(folder: URL): Uint8Array<ArrayBuffer> {
       [`attended.${i}`, `k.${i}`, `v.${i}`],
       { attributes: { is_causal: 1n, q_num_heads: BigInt(H), kv_num_heads: BigInt(Hkv) } },
     );
-    normed = addAndNorm(b.linear(attended, `${layer}.self_attn.o_proj.weight`), `${layer}.post_attention_layernorm.weight`);
+    normed = addAndNorm(
+      b.linear(attended, `${layer}.self_attn.o_proj.weight`),
+      `${layer}.post_attention_layernorm.weight`,
+    );
     const gate = b.add("QuickGelu", [b.linear(normed, `${layer}.mlp.gate_proj.weight`)], [`gate.${i}`], {
       ...MICROSOFT,
       attributes: { alpha: 1 }, // x·sigmoid(1·x), which is SiLU
     });
     const gated = b.add("Mul", [gate, b.linear(normed, `${layer}.mlp.up_proj.weight`)], [`gated.${i}`]);
     const down = b.linear(gated, `${layer}.mlp.down_proj.weight`);
-    const next = i + 1 === sizes.num_hidden_layers ? "model.norm.weight" : `model.layers.${i + 1}.input_layernorm.weight`;
+    const next = i + 1 === sizes.num_hidden_layers
+      ? "model.norm.weight"
+      : `model.layers.${i + 1}.input_layernorm.weight`;
     normed = addAndNorm(down, next);
   }
   const last = b.constant("last", [1], BigInt64Array.of(-1n));
@@ -158,7 +185,9 @@ export function decoderGraph(folder: URL): Uint8Array<ArrayBuffer> {
     inputs: [
       { name: "ids", type: "int64", shape: [1, "N"] },
       { name: "positions", type: "int64", shape: [1, "N"] },
-      ...layers.flatMap((i) => ["k", "v"].map((x) => ({ name: `past_${x}.${i}`, type: "float", shape: [1, Hkv, "P", D] } as const))),
+      ...layers.flatMap((i) =>
+        ["k", "v"].map((x) => ({ name: `past_${x}.${i}`, type: "float", shape: [1, Hkv, "P", D] } as const))
+      ),
     ],
     outputs: ["logits", ...layers.flatMap((i) => [`k.${i}`, `v.${i}`])],
   });
@@ -179,7 +208,8 @@ export class PeerDecoder {
     const sizes: Sizes = JSON.parse(Deno.readTextFileSync(new URL("config.json", folder)));
     const shape = [1, sizes.num_key_value_heads, 0, sizes.head_dim];
     const none: PeerTensor = { type: "float32", data: new Float32Array(0), shape };
-    const names = Array.from({ length: sizes.num_hidden_layers }, (_, i) => [`past_k.${i}`, `past_v.${i}`]).flat();
+    const names = Array.from({ length: sizes.num_hidden_layers }, (_, i) => [`past_k.${i}`, `past_v.${i}`])
+      .flat();
     return new PeerDecoder(await peer.open(graph), Object.fromEntries(names.map((name) => [name, none])));
   }
 
@@ -197,13 +227,19 @@ export class PeerDecoder {
     });
     const cache: Record<string, PeerTensor> = {};
     for (const [name, { data, shape }] of Object.entries(outputs)) {
-      if (name !== "logits") cache[`past_${name}`] = { type: "float32", data: data as Float32Array<ArrayBuffer>, shape };
+      if (name !== "logits") {
+        cache[`past_${name}`] = { type: "float32", data: data as Float32Array<ArrayBuffer>, shape };
+      }
     }
     return { logits: outputs["logits"]!.data, cache };
   }
 
   /** Greedy decoding: the tokens after `prompt`; `onToken` is called as each is known. */
-  async generate(prompt: readonly number[], count: number, onToken: () => void = () => {}): Promise<number[]> {
+  async generate(
+    prompt: readonly number[],
+    count: number,
+    onToken: () => void = () => {},
+  ): Promise<number[]> {
     const tokens: number[] = [];
     let { logits, cache } = await this.forward(prompt, 0, null);
     for (;;) {

@@ -41,7 +41,11 @@ export interface GraphInput {
 export interface Initializer {
   readonly name: string;
   readonly shape: readonly number[];
-  readonly data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer> | Uint8Array<ArrayBuffer>;
+  readonly data:
+    | Float32Array<ArrayBuffer>
+    | Int32Array<ArrayBuffer>
+    | BigInt64Array<ArrayBuffer>
+    | Uint8Array<ArrayBuffer>;
 }
 
 /** A graph: nodes in the order they run. */

@@ -13,14 +13,20 @@ import { encodeModel, type Graph, type Initializer } from "./onnx.ts";
 /** A tensor as the peer takes it. */
 export interface PeerTensor {
   readonly type: "float32" | "int32" | "int64" | "bool";
-  readonly data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer> | Uint8Array<ArrayBuffer>;
+  readonly data:
+    | Float32Array<ArrayBuffer>
+    | Int32Array<ArrayBuffer>
+    | BigInt64Array<ArrayBuffer>
+    | Uint8Array<ArrayBuffer>;
   readonly shape: readonly number[];
 }
 
 /** A loaded graph. */
 export interface PeerSession {
   /** Runs the graph: outputs by name, float32, copied to JavaScript as this peer always does. */
-  run(inputs: Readonly<Record<string, PeerTensor>>): Promise<Record<string, { data: Float32Array; shape: readonly number[] }>>;
+  run(
+    inputs: Readonly<Record<string, PeerTensor>>,
+  ): Promise<Record<string, { data: Float32Array; shape: readonly number[] }>>;
   close(): Promise<void>;
 }
 
@@ -38,7 +44,9 @@ export async function loadOnnxRuntimeWeb(): Promise<Peer> {
   try {
     ort = await import("npm:onnxruntime-web@1.30.0") as unknown as typeof Ort;
   } catch (cause) {
-    throw new Error("Cannot load the required peer npm:onnxruntime-web@1.30.0; --no-peers runs without it", { cause });
+    throw new Error("Cannot load the required peer npm:onnxruntime-web@1.30.0; --no-peers runs without it", {
+      cause,
+    });
   }
   ort.env.wasm.numThreads = 1;
   ort.env.logLevel = "error";
@@ -58,7 +66,9 @@ export async function loadOnnxRuntimeWeb(): Promise<Peer> {
           );
           const outputs = await session.run(feeds);
           return Object.fromEntries(
-            Object.entries(outputs).map(([name, t]) => [name, { data: t.data as Float32Array, shape: t.dims }]),
+            Object.entries(outputs).map((
+              [name, t],
+            ) => [name, { data: t.data as Float32Array, shape: t.dims }]),
           );
         },
         close: () => session.release(),

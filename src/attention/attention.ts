@@ -11,6 +11,7 @@ import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
 import { attentionFunction, builtinOf } from "./builtin.ts";
 import { checkOperands } from "./attend.ts";
+import type { SDPBackend } from "./sdpa_kernel.ts";
 import type { AttentionMask } from "./types.ts";
 
 /** Options of {@linkcode attention}. */
@@ -37,6 +38,8 @@ export interface AttentionOptions {
   output_attentions?: boolean;
   /** Return log Σ exp of the scores (B, H, Q). */
   return_lse?: boolean;
+  /** Kernels `sdpa` may use, the preferred one first. */
+  sdpa_backends?: readonly SDPBackend[];
 }
 
 const OPTIONS = [
@@ -51,6 +54,7 @@ const OPTIONS = [
   "dropout",
   "output_attentions",
   "return_lse",
+  "sdpa_backends",
 ];
 
 /**

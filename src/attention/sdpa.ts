@@ -8,6 +8,7 @@ import { slice } from "../ops/shape.ts";
 import type { Tensor } from "../tensor.ts";
 import { attend, type Attended, checkKwargs } from "./attend.ts";
 import { denseMask } from "./eager.ts";
+import { chooseSdpaAlgorithm } from "./sdpa_kernel.ts";
 import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult } from "./types.ts";
 
 /**
@@ -57,14 +58,14 @@ export function sdpa(
   };
   const result = attend(query, k, v, {
     ...shared,
-    algorithm: chooseAlgorithm(q, k.shape[2]!),
+    algorithm: chooseSdpaAlgorithm(query.device, kwargs.sdpa_backends, algorithmByShape(q, k.shape[2]!)),
     lse: kwargs["return_lse"] === true,
   });
   return kwargs.output_attentions === true ? withWeights(result, query, k, v, shared) : result;
 }
 
 /** Tiling pays once there is more than one key tile; below it the plain kernel does less bookkeeping. */
-function chooseAlgorithm(q: number, k: number): AttentionAlgorithm {
+function algorithmByShape(q: number, k: number): AttentionAlgorithm {
   return q * k <= 16 ? "eager" : "flash";
 }
 

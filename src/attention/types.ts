@@ -6,6 +6,7 @@
 import type { PretrainedConfig } from "../config.ts";
 import type { AttentionMask } from "../masks/types.ts";
 import type { Tensor } from "../tensor.ts";
+import type { SDPBackend } from "./sdpa_kernel.ts";
 
 export type { AttentionMask };
 
@@ -42,6 +43,8 @@ export interface AttentionKwargs {
   s_aux?: Tensor | null;
   /** (B, Q) positions of the queries. */
   position_ids?: Tensor | null;
+  /** Kernels `sdpa` may use, the preferred one first; default: what `sdpa_kernel` selected. */
+  sdpa_backends?: readonly SDPBackend[];
   /** Return the weights, whatever the implementation. */
   output_attentions?: boolean;
   /** Whatever the caller passed to `forward`. */

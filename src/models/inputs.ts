@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { SDPBackend } from "../attention/sdpa_kernel.ts";
 import type { Cache } from "../cache/cache.ts";
 import { InvalidArgument } from "../errors.ts";
 import { isFloat } from "../dtype.ts";
@@ -30,6 +31,8 @@ export interface ForwardInputs {
   is_causal?: boolean;
   /** Compute logits of the last n positions only; 0 means all. */
   logits_to_keep?: number;
+  /** Kernels `sdpa` may use, the preferred one first; default: what `sdpa_kernel` selected when the call began. */
+  sdpa_backends?: SDPBackend | readonly SDPBackend[];
   /** Stops the computation; the cache is as before. */
   signal?: AbortSignal;
   /** Read by attention functions of yours. */
@@ -62,6 +65,7 @@ export const FORWARD_KEYS: readonly string[] = [
   "output_hidden_states",
   "is_causal",
   "logits_to_keep",
+  "sdpa_backends",
   "signal",
 ];
 

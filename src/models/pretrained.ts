@@ -4,6 +4,7 @@
  * @module
  */
 import { attentionFunction, builtinOf } from "../attention/builtin.ts";
+import { checkBackends, enabledSdpaBackends, type SDPBackend } from "../attention/sdpa_kernel.ts";
 import type { AttentionKwargs } from "../attention/types.ts";
 import type { Cache } from "../cache/cache.ts";
 import { DynamicCache } from "../cache/dynamic.ts";
@@ -156,9 +157,12 @@ export abstract class PreTrainedModel implements AsyncDisposable {
    * @throws the signal's reason when aborted
    */
   async forward(inputs: ForwardInputs): Promise<ForwardOutput> {
+    const backends = inputs.sdpa_backends === undefined
+      ? enabledSdpaBackends()
+      : checkBackends(inputs.sdpa_backends);
     return await this.#exclusive(async () => {
       inputs.signal?.throwIfAborted();
-      const call = await this.#prepare(inputs);
+      const call = await this.#prepare(inputs, backends);
       const past = call.cache?.get_seq_length() ?? 0;
       try {
         const output = await this.compute(call);
@@ -293,7 +297,7 @@ export abstract class PreTrainedModel implements AsyncDisposable {
     }
   }
 
-  async #prepare(inputs: ForwardInputs): Promise<Call> {
+  async #prepare(inputs: ForwardInputs, backends: readonly SDPBackend[]): Promise<Call> {
     if ((inputs.input_ids === undefined) === (inputs.inputs_embeds === undefined)) {
       throw new InvalidArgument("Cannot run the model: expected exactly one of input_ids and inputs_embeds");
     }
@@ -347,6 +351,7 @@ export abstract class PreTrainedModel implements AsyncDisposable {
       plan,
       kwargs: {
         ...extra,
+        sdpa_backends: backends,
         position_ids,
         use_cache,
         ...(is_causal === null ? {} : { is_causal }),

@@ -14,7 +14,7 @@ import {
   type PreTrainedModel,
   Tensor,
 } from "../../mod.ts";
-import { everywhere, ids, LLAMA, liveTest, reportSkipped, rowsOf } from "../models/support.ts";
+import { everywhere, ids, liveTest, LLAMA, reportSkipped, rowsOf } from "../models/support.ts";
 
 const PROMPT = [3, 41, 19, 10, 47, 6, 12, 36];
 const OTHER = [21, 6, 49, 10, 35];
@@ -47,13 +47,16 @@ everywhere("greedy generation is the argmax of a forward over everything so far"
   assertEquals(await generate(model, [PROMPT], { max_new_tokens: 5 }), [row.slice(PROMPT.length)]);
 });
 
-liveTest("the result is int64 (B, N + new), prompts included, and 20 tokens are added by default", async () => {
-  await using model = await load();
-  using input_ids = Tensor.from([PROMPT], { dtype: "int32" });
-  using tokens = await model.generate({ input_ids });
-  assertEquals([tokens.dtype, tokens.shape], ["int64", [1, PROMPT.length + 20]]);
-  assertEquals((await tokens.tolist() as number[][])[0]!.slice(0, PROMPT.length), PROMPT);
-});
+liveTest(
+  "the result is int64 (B, N + new), prompts included, and 20 tokens are added by default",
+  async () => {
+    await using model = await load();
+    using input_ids = Tensor.from([PROMPT], { dtype: "int32" });
+    using tokens = await model.generate({ input_ids });
+    assertEquals([tokens.dtype, tokens.shape], ["int64", [1, PROMPT.length + 20]]);
+    assertEquals((await tokens.tolist() as number[][])[0]!.slice(0, PROMPT.length), PROMPT);
+  },
+);
 
 liveTest("an end token ends its row, stays in it, and the rest is padding", async () => {
   await using model = await load();
@@ -70,7 +73,11 @@ liveTest("an end token ends its row, stays in it, and the rest is padding", asyn
   const filled = both[0]!.map((t, i) => i <= ended ? t : 62);
   assertEquals(await generate(model, rows, { eos_token_id: end, pad_token_id: 62 }), [filled, both[1]!]);
   const withEos = both[0]!.map((t, i) => i <= ended ? t : end);
-  assertEquals(await generate(model, rows, { eos_token_id: end }), [withEos, both[1]!], "pads with the end token");
+  assertEquals(
+    await generate(model, rows, { eos_token_id: end }),
+    [withEos, both[1]!],
+    "pads with the end token",
+  );
 });
 
 everywhere("rows of a left-padded batch give the tokens they give alone", async (device) => {
@@ -80,7 +87,9 @@ everywhere("rows of a left-padded batch give the tokens they give alone", async 
     const width = PROMPT.length;
     const alone = [];
     for (const row of rows) alone.push((await generate(model, [row]))[0]!);
-    using attention_mask = Tensor.from(rows.map((r) => [...Array(width - r.length).fill(0), ...r.map(() => 1)]));
+    using attention_mask = Tensor.from(
+      rows.map((r) => [...Array(width - r.length).fill(0), ...r.map(() => 1)]),
+    );
     const padded = rows.map((r) => [...Array<number>(width - r.length).fill(5), ...r]);
     assertEquals(await generate(model, padded, { attention_mask }), alone, name);
     using bool = Tensor.from(rows.map((r) => [...Array(width - r.length).fill(false), ...r.map(() => true)]));
@@ -109,19 +118,22 @@ everywhere("a generation continued in two calls gives the tokens of one call", a
   }
 });
 
-everywhere("a cache that a forward filled is continued, and one that is cropped goes back", async (device) => {
-  await using model = await load(device);
-  const whole = await generate(model, [PROMPT]);
-  using past_key_values = new DynamicCache({ config: model.config });
-  using head = ids([PROMPT.slice(0, 5)]);
-  const { logits } = await model.forward({ input_ids: head, past_key_values });
-  logits![Symbol.dispose]();
-  assertEquals(await generate(model, [PROMPT], { past_key_values }), whole);
-  past_key_values.crop(-(past_key_values.get_seq_length() - 3));
-  assertEquals(await generate(model, [PROMPT], { past_key_values }), whole);
-  past_key_values.reset();
-  assertEquals(await generate(model, [PROMPT], { past_key_values }), whole);
-});
+everywhere(
+  "a cache that a forward filled is continued, and one that is cropped goes back",
+  async (device) => {
+    await using model = await load(device);
+    const whole = await generate(model, [PROMPT]);
+    using past_key_values = new DynamicCache({ config: model.config });
+    using head = ids([PROMPT.slice(0, 5)]);
+    const { logits } = await model.forward({ input_ids: head, past_key_values });
+    logits![Symbol.dispose]();
+    assertEquals(await generate(model, [PROMPT], { past_key_values }), whole);
+    past_key_values.crop(-(past_key_values.get_seq_length() - 3));
+    assertEquals(await generate(model, [PROMPT], { past_key_values }), whole);
+    past_key_values.reset();
+    assertEquals(await generate(model, [PROMPT], { past_key_values }), whole);
+  },
+);
 
 liveTest("a left-padded generation continued in two calls gives the tokens of one call", async () => {
   await using model = await load();
@@ -134,7 +146,11 @@ liveTest("a left-padded generation continued in two calls gives the tokens of on
   const first = await generate(model, rows, { max_new_tokens: 3, attention_mask, past_key_values });
   using longerMask = Tensor.from(real.map((row) => [...row, 1, 1, 1]));
   const longer = rows.map((row, i) => [...row, ...first[i]!]);
-  const second = await generate(model, longer, { max_new_tokens: 5, attention_mask: longerMask, past_key_values });
+  const second = await generate(model, longer, {
+    max_new_tokens: 5,
+    attention_mask: longerMask,
+    past_key_values,
+  });
   assertEquals(first.map((row, i) => [...row, ...second[i]!]), whole);
 });
 
@@ -162,51 +178,69 @@ liveTest("forwards and generations interleave", async () => {
 });
 
 /** Options generate refuses, and what the message names. */
-const REFUSED: readonly (readonly [name: string, options: () => Record<string, unknown>, mentions: readonly string[]])[] = [
-  ["no ids", () => ({ input_ids: undefined }), ["input_ids", "int32 or int64"]],
-  ["ids as an array", () => ({ input_ids: [PROMPT] }), ["input_ids", "tensor"]],
-  ["fractional ids", () => ({ input_ids: Tensor.from([[1.5]]) }), ["float32"]],
-  ["ids of one dimension", () => ({ input_ids: Tensor.from(PROMPT) }), ["(B, N)"]],
-  ["an empty prompt", () => ({ input_ids: Tensor.from([], { shape: [1, 0], dtype: "int64" }) }), ["[1,0]", "at least one token"]],
-  ["a batch of none", () => ({ input_ids: Tensor.from([], { shape: [0, 3], dtype: "int64" }) }), ["[0,3]"]],
-  ["an id as large as the vocabulary", () => ({ input_ids: ids([[64]]) }), ["64", "0…63"]],
-  ["an id of −1", () => ({ input_ids: ids([[3, -1]]) }), ["-1", "0…63"]],
-  ["a huge id", () => ({ input_ids: Tensor.from([[2n ** 62n]]) }), ["0…63"]],
-  ["no new tokens", () => ({ max_new_tokens: 0 }), ["max_new_tokens", "≥ 1"]],
-  ["a fraction of tokens", () => ({ max_new_tokens: 1.5 }), ["max_new_tokens 1.5"]],
-  ["NaN tokens", () => ({ max_new_tokens: NaN }), ["max_new_tokens NaN"]],
-  ["endless tokens", () => ({ max_new_tokens: Infinity }), ["max_new_tokens Infinity"]],
-  ["a string of tokens", () => ({ max_new_tokens: "4" }), ["max_new_tokens"]],
-  ["a misspelt max_new_tokens", () => ({ max_new_token: 4 }), ["max_new_token", "max_new_tokens"]],
-  ["a misspelt temperature", () => ({ temprature: 4 }), ["temprature", "temperature"]],
-  ["a misspelt is_causal", () => ({ is_casual: false }), ["is_casual", "is_causal"]],
-  ["an option nothing reads", () => ({ beams: 4 }), ["beams", "known"]],
-  ["an end token that is a string", () => ({ eos_token_id: "</s>" }), ["</s>", "integer"]],
-  ["end tokens with a fraction", () => ({ eos_token_id: [1, 2.5] }), ["2.5"]],
-  ["a padding token outside the vocabulary", () => ({ pad_token_id: 64 }), ["pad_token_id", "64"]],
-  ["a padding token that is a string", () => ({ pad_token_id: "pad" }), ["pad_token_id"]],
-  ["a mask of another shape", () => ({ attention_mask: Tensor.from([[1, 1]]) }), ["attention_mask", "[1,8]"]],
-  ["a mask that is no tensor", () => ({ attention_mask: [[1]] }), ["attention_mask"]],
-  ["a mask of halves", () => ({ attention_mask: Tensor.from([PROMPT.map(() => 0.5)]) }), ["0.5", "0 and 1"]],
-  ["right padding", () => ({ attention_mask: Tensor.from([[1, 1, 1, 1, 1, 1, 1, 0]]) }), ["row 0", "left"]],
-  ["a mask of nothing but padding", () => ({ attention_mask: Tensor.from([PROMPT.map(() => 0)]) }), ["left"]],
-  ["a streamer without put", () => ({ streamer: { end() {} } }), ["streamer", "put"]],
-  ["a streamer that is a function", () => ({ streamer: () => {} }), ["streamer", "put"]],
-  ["a cache that is none", () => ({ past_key_values: {} }), ["past_key_values"]],
-  ["a signal that is none", () => ({ signal: {} }), ["signal"]],
-  ["temperature 0", () => ({ do_sample: true, temperature: 0 }), ["temperature 0", "> 0"]],
-  ["a negative temperature", () => ({ do_sample: true, temperature: -1 }), ["temperature -1"]],
-  ["an infinite temperature", () => ({ do_sample: true, temperature: Infinity }), ["temperature"]],
-  ["NaN temperature", () => ({ do_sample: true, temperature: NaN }), ["temperature"]],
-  ["temperature as a string", () => ({ do_sample: true, temperature: "1" }), ["temperature"]],
-  ["a negative top_k", () => ({ do_sample: true, top_k: -1 }), ["top_k -1"]],
-  ["a fractional top_k", () => ({ do_sample: true, top_k: 2.5 }), ["top_k 2.5"]],
-  ["top_p 0", () => ({ do_sample: true, top_p: 0 }), ["top_p 0"]],
-  ["top_p above 1", () => ({ do_sample: true, top_p: 1.1 }), ["top_p 1.1"]],
-  ["top_p as a string", () => ({ do_sample: true, top_p: "0.5" }), ["top_p"]],
-  ["a fractional seed", () => ({ do_sample: true, seed: 0.5 }), ["seed 0.5"]],
-  ["do_sample as a string", () => ({ do_sample: "yes" }), ["do_sample"]],
-];
+const REFUSED:
+  readonly (readonly [name: string, options: () => Record<string, unknown>, mentions: readonly string[]])[] =
+    [
+      ["no ids", () => ({ input_ids: undefined }), ["input_ids", "int32 or int64"]],
+      ["ids as an array", () => ({ input_ids: [PROMPT] }), ["input_ids", "tensor"]],
+      ["fractional ids", () => ({ input_ids: Tensor.from([[1.5]]) }), ["float32"]],
+      ["ids of one dimension", () => ({ input_ids: Tensor.from(PROMPT) }), ["(B, N)"]],
+      ["an empty prompt", () => ({ input_ids: Tensor.from([], { shape: [1, 0], dtype: "int64" }) }), [
+        "[1,0]",
+        "at least one token",
+      ]],
+      ["a batch of none", () => ({ input_ids: Tensor.from([], { shape: [0, 3], dtype: "int64" }) }), [
+        "[0,3]",
+      ]],
+      ["an id as large as the vocabulary", () => ({ input_ids: ids([[64]]) }), ["64", "0…63"]],
+      ["an id of −1", () => ({ input_ids: ids([[3, -1]]) }), ["-1", "0…63"]],
+      ["a huge id", () => ({ input_ids: Tensor.from([[2n ** 62n]]) }), ["0…63"]],
+      ["no new tokens", () => ({ max_new_tokens: 0 }), ["max_new_tokens", "≥ 1"]],
+      ["a fraction of tokens", () => ({ max_new_tokens: 1.5 }), ["max_new_tokens 1.5"]],
+      ["NaN tokens", () => ({ max_new_tokens: NaN }), ["max_new_tokens NaN"]],
+      ["endless tokens", () => ({ max_new_tokens: Infinity }), ["max_new_tokens Infinity"]],
+      ["a string of tokens", () => ({ max_new_tokens: "4" }), ["max_new_tokens"]],
+      ["a misspelt max_new_tokens", () => ({ max_new_token: 4 }), ["max_new_token", "max_new_tokens"]],
+      ["a misspelt temperature", () => ({ temprature: 4 }), ["temprature", "temperature"]],
+      ["a misspelt is_causal", () => ({ is_casual: false }), ["is_casual", "is_causal"]],
+      ["an option nothing reads", () => ({ beams: 4 }), ["beams", "known"]],
+      ["an end token that is a string", () => ({ eos_token_id: "</s>" }), ["</s>", "integer"]],
+      ["end tokens with a fraction", () => ({ eos_token_id: [1, 2.5] }), ["2.5"]],
+      ["a padding token outside the vocabulary", () => ({ pad_token_id: 64 }), ["pad_token_id", "64"]],
+      ["a padding token that is a string", () => ({ pad_token_id: "pad" }), ["pad_token_id"]],
+      ["a mask of another shape", () => ({ attention_mask: Tensor.from([[1, 1]]) }), [
+        "attention_mask",
+        "[1,8]",
+      ]],
+      ["a mask that is no tensor", () => ({ attention_mask: [[1]] }), ["attention_mask"]],
+      ["a mask of halves", () => ({ attention_mask: Tensor.from([PROMPT.map(() => 0.5)]) }), [
+        "0.5",
+        "0 and 1",
+      ]],
+      ["right padding", () => ({ attention_mask: Tensor.from([[1, 1, 1, 1, 1, 1, 1, 0]]) }), [
+        "row 0",
+        "left",
+      ]],
+      ["a mask of nothing but padding", () => ({ attention_mask: Tensor.from([PROMPT.map(() => 0)]) }), [
+        "left",
+      ]],
+      ["a streamer without put", () => ({ streamer: { end() {} } }), ["streamer", "put"]],
+      ["a streamer that is a function", () => ({ streamer: () => {} }), ["streamer", "put"]],
+      ["a cache that is none", () => ({ past_key_values: {} }), ["past_key_values"]],
+      ["a signal that is none", () => ({ signal: {} }), ["signal"]],
+      ["temperature 0", () => ({ do_sample: true, temperature: 0 }), ["temperature 0", "> 0"]],
+      ["a negative temperature", () => ({ do_sample: true, temperature: -1 }), ["temperature -1"]],
+      ["an infinite temperature", () => ({ do_sample: true, temperature: Infinity }), ["temperature"]],
+      ["NaN temperature", () => ({ do_sample: true, temperature: NaN }), ["temperature"]],
+      ["temperature as a string", () => ({ do_sample: true, temperature: "1" }), ["temperature"]],
+      ["a negative top_k", () => ({ do_sample: true, top_k: -1 }), ["top_k -1"]],
+      ["a fractional top_k", () => ({ do_sample: true, top_k: 2.5 }), ["top_k 2.5"]],
+      ["top_p 0", () => ({ do_sample: true, top_p: 0 }), ["top_p 0"]],
+      ["top_p above 1", () => ({ do_sample: true, top_p: 1.1 }), ["top_p 1.1"]],
+      ["top_p as a string", () => ({ do_sample: true, top_p: "0.5" }), ["top_p"]],
+      ["a fractional seed", () => ({ do_sample: true, seed: 0.5 }), ["seed 0.5"]],
+      ["do_sample as a string", () => ({ do_sample: "yes" }), ["do_sample"]],
+    ];
 
 for (const [name, options, mentions] of REFUSED) {
   liveTest(`generate refuses ${name}, and the model lives on`, async () => {
@@ -228,7 +262,11 @@ liveTest("a cache that already holds the whole sequence is refused and unchanged
   using past_key_values = new DynamicCache();
   await generate(model, [PROMPT], { past_key_values, max_new_tokens: 2 });
   const length = past_key_values.get_seq_length();
-  await assertRejects(() => generate(model, [PROMPT], { past_key_values }), InvalidArgument, `${length} tokens`);
+  await assertRejects(
+    () => generate(model, [PROMPT], { past_key_values }),
+    InvalidArgument,
+    `${length} tokens`,
+  );
   assertEquals(past_key_values.get_seq_length(), length);
 });
 

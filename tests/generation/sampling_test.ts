@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { AutoModelForCausalLM, type GenerateOptions, type PreTrainedModel } from "../../mod.ts";
-import { everywhere, ids, LLAMA, liveTest, reportSkipped, rowsOf } from "../models/support.ts";
+import { everywhere, ids, liveTest, LLAMA, reportSkipped, rowsOf } from "../models/support.ts";
 
 const PROMPT = [3, 41, 19, 10, 47, 6, 12, 36];
 
@@ -15,9 +15,15 @@ function chiSquareBound(freedom: number): number {
   return freedom * (1 - 2 / (9 * freedom) + z * Math.sqrt(2 / (9 * freedom))) ** 3;
 }
 
-async function sample(model: PreTrainedModel, rows: number[][], options: Partial<GenerateOptions>): Promise<number[][]> {
+async function sample(
+  model: PreTrainedModel,
+  rows: number[][],
+  options: Partial<GenerateOptions>,
+): Promise<number[][]> {
   using input_ids = ids(rows);
-  const all = await rowsOf(await model.generate({ input_ids, do_sample: true, max_new_tokens: 12, ...options }));
+  const all = await rowsOf(
+    await model.generate({ input_ids, do_sample: true, max_new_tokens: 12, ...options }),
+  );
   return all.map((row) => row.slice(rows[0]!.length));
 }
 
@@ -81,7 +87,9 @@ for (const { name, options, kept, temperature = 1 } of DISTRIBUTIONS) {
     past_key_values![Symbol.dispose]();
     using owned = logits!;
     const scores = Array.from(await owned.data() as Float32Array, (x) => x / temperature);
-    const top = Math.max(...scores), exps = scores.map((x) => Math.exp(x - top)), sum = exps.reduce((a, b) => a + b);
+    const top = Math.max(...scores),
+      exps = scores.map((x) => Math.exp(x - top)),
+      sum = exps.reduce((a, b) => a + b);
     const ranked = exps.map((x, token) => ({ token, p: x / sum })).sort((a, b) => b.p - a.p);
     const support = ranked.slice(0, kept(ranked.map((r) => r.p)));
     const mass = support.reduce((s, r) => s + r.p, 0);
@@ -90,7 +98,9 @@ for (const { name, options, kept, temperature = 1 } of DISTRIBUTIONS) {
     const drawn = (await sample(model, rows, { ...options, max_new_tokens: 1, seed: 42 })).flat();
     const counts = new Map<number, number>();
     for (const token of drawn) counts.set(token, (counts.get(token) ?? 0) + 1);
-    for (const token of counts.keys()) assert(support.some((r) => r.token === token), `token ${token} was excluded`);
+    for (const token of counts.keys()) {
+      assert(support.some((r) => r.token === token), `token ${token} was excluded`);
+    }
     // Cells with few expected draws are joined, as χ² wants.
     const cells: { expected: number; seen: number }[] = [];
     let rest = { expected: 0, seen: 0 };

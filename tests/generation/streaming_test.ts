@@ -13,7 +13,7 @@ import {
   type Streamer,
   TextStreamer,
 } from "../../mod.ts";
-import { DEMO, disposeAll, ids, LLAMA, liveTest, rowsOf } from "../models/support.ts";
+import { DEMO, disposeAll, ids, liveTest, LLAMA, rowsOf } from "../models/support.ts";
 
 const PROMPT = [3, 41, 19, 10, 47, 6, 12, 36];
 
@@ -25,7 +25,9 @@ async function generate(model: PreTrainedModel, options: Partial<GenerateOptions
 }
 
 /** A streamer that notes what it is given, and calls `then` after each. */
-function recorder(then: (step: number) => void | Promise<void> = () => {}): Streamer & { puts: number[][]; ends: number } {
+function recorder(
+  then: (step: number) => void | Promise<void> = () => {},
+): Streamer & { puts: number[][]; ends: number } {
   const puts: number[][] = [];
   return {
     puts,
@@ -55,7 +57,8 @@ liveTest("a batch streams one token per row; a finished row gives padding", asyn
   const [a, b] = plain.map((row) => row.slice(PROMPT.length)) as [number[], number[]];
   const eos = a.find((t) => !b.includes(t))!, at = a.indexOf(eos);
   const streamer = recorder();
-  (await model.generate({ input_ids, max_new_tokens: 6, streamer, eos_token_id: eos, pad_token_id: 1 }))[Symbol.dispose]();
+  (await model.generate({ input_ids, max_new_tokens: 6, streamer, eos_token_id: eos, pad_token_id: 1 }))
+    [Symbol.dispose]();
   assertEquals(streamer.puts, b.map((t, i) => [i <= at ? a[i]! : 1, t]));
 });
 
@@ -123,7 +126,10 @@ liveTest("an abort without a reason rejects with an AbortError, a timeout with a
   const aborted = await assertRejects(() => generate(model, { signal: AbortSignal.abort() }), DOMException);
   assertEquals(aborted.name, "AbortError");
   const streamer = recorder(() => new Promise((resolve) => setTimeout(resolve, 10)));
-  const late = await assertRejects(() => generate(model, { signal: AbortSignal.timeout(25), streamer, max_new_tokens: 100 }), DOMException);
+  const late = await assertRejects(
+    () => generate(model, { signal: AbortSignal.timeout(25), streamer, max_new_tokens: 100 }),
+    DOMException,
+  );
   assertEquals(late.name, "TimeoutError");
 });
 
@@ -141,7 +147,10 @@ liveTest("an abort between two steps: the cache holds the finished steps and can
   assertEquals([streamer.puts.length, streamer.ends], [3, 1]);
   assertEquals(past_key_values.get_seq_length(), PROMPT.length + 2);
   using sofar = ids([whole[0]!.slice(0, PROMPT.length + 3)]);
-  assertEquals(await rowsOf(await model.generate({ input_ids: sofar, max_new_tokens: 5, past_key_values })), whole);
+  assertEquals(
+    await rowsOf(await model.generate({ input_ids: sofar, max_new_tokens: 5, past_key_values })),
+    whole,
+  );
 });
 
 liveTest("an abort during a prefill: the reason, the passed cache unchanged, the model usable", async () => {
@@ -149,14 +158,23 @@ liveTest("an abort during a prefill: the reason, the passed cache unchanged, the
   const long = Array.from({ length: 1500 }, (_, i) => 3 + i * 31 % 3000);
   using past_key_values = new DynamicCache();
   using head = ids([long.slice(0, 40)]);
-  disposeAll(await model.forward({ input_ids: head, past_key_values, logits_to_keep: 1 }).then(({ logits }) => ({ logits })));
+  disposeAll(
+    await model.forward({ input_ids: head, past_key_values, logits_to_keep: 1 }).then(({ logits }) => ({
+      logits,
+    })),
+  );
   using input_ids = ids([long]);
   using short = ids([long.slice(0, 60)]);
   const expected = await rowsOf(await model.generate({ input_ids: short, max_new_tokens: 4 }));
   const controller = new AbortController();
   const reason = new Error("changed my mind");
   setTimeout(() => controller.abort(reason), 30);
-  const stopped = model.generate({ input_ids, past_key_values, max_new_tokens: 4, signal: controller.signal });
+  const stopped = model.generate({
+    input_ids,
+    past_key_values,
+    max_new_tokens: 4,
+    signal: controller.signal,
+  });
   assertStrictEquals(await assertRejects(() => stopped), reason);
   assertEquals(past_key_values.get_seq_length(), 40);
   const after = await rowsOf(await model.generate({ input_ids: short, past_key_values, max_new_tokens: 4 }));

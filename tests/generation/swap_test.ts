@@ -23,7 +23,7 @@ import {
   Tensor,
 } from "../../mod.ts";
 import { opsAttention } from "../attention/ops_attention.ts";
-import { everywhere, ids, LLAMA, liveTest, reportSkipped, rowsOf, withGpu } from "../models/support.ts";
+import { everywhere, ids, liveTest, LLAMA, reportSkipped, rowsOf, withGpu } from "../models/support.ts";
 
 AttentionInterface.register("ops_attention", opsAttention);
 AttentionMaskInterface.register("ops_attention", sdpa_mask);
@@ -34,7 +34,10 @@ const ROWS = [[21, 6, 49, 10, 35, 11, 23, 17, 42, 10, 12], [0, 0, 0, 10, 47, 6, 
 const REAL = [[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]];
 const STEPS = 10;
 
-async function load(attn_implementation: string, device: "wasm" | "webgpu" = "wasm"): Promise<PreTrainedModel> {
+async function load(
+  attn_implementation: string,
+  device: "wasm" | "webgpu" = "wasm",
+): Promise<PreTrainedModel> {
   return await AutoModelForCausalLM.from_pretrained(LLAMA, { attn_implementation, device });
 }
 
@@ -88,11 +91,18 @@ for (const [from, to] of PAIRS) {
     using cache = new DynamicCache();
     using input_ids = ids(ROWS);
     using attention_mask = Tensor.from(REAL);
-    const first = await rowsOf(await model.generate({ input_ids, attention_mask, max_new_tokens: 4, past_key_values: cache }));
+    const first = await rowsOf(
+      await model.generate({ input_ids, attention_mask, max_new_tokens: 4, past_key_values: cache }),
+    );
     await model.set_attn_implementation(to);
     using longer = ids(first);
     using longerMask = Tensor.from(REAL.map((row) => [...row, 1, 1, 1, 1]));
-    const options = { input_ids: longer, attention_mask: longerMask, max_new_tokens: STEPS - 4, past_key_values: cache };
+    const options = {
+      input_ids: longer,
+      attention_mask: longerMask,
+      max_new_tokens: STEPS - 4,
+      past_key_values: cache,
+    };
     assertEquals(await rowsOf(await model.generate(options)), expected);
   });
 }
@@ -100,7 +110,10 @@ for (const [from, to] of PAIRS) {
 liveTest("a swap at every step, around all names", async () => {
   await using model = await load("eager");
   const plan = Object.fromEntries(
-    Array.from({ length: STEPS }, (_, i) => [i + 1, () => model.set_attn_implementation(NAMES[(i + 1) % 4]!)]),
+    Array.from(
+      { length: STEPS },
+      (_, i) => [i + 1, () => model.set_attn_implementation(NAMES[(i + 1) % 4]!)],
+    ),
   );
   assertEquals(await generate(model, plan), await expectedTokens());
 });
@@ -123,21 +136,27 @@ for (const bad of ["flash", "SDPA", "", "flash_attention_5", "constructor", "__p
     for (const known of ["eager", "sdpa", "flash_attention_2"]) assertStringIncludes(refused.message, known);
     assertEquals(model.config._attn_implementation, "flash_attention_2");
     assertEquals(model.attention_report(), report);
-    assertEquals(await generate(model, { 3: () => assertRejects(() => model.set_attn_implementation(bad)) }), await expectedTokens());
+    assertEquals(
+      await generate(model, { 3: () => assertRejects(() => model.set_attn_implementation(bad)) }),
+      await expectedTokens(),
+    );
   });
 }
 
-liveTest("a record of sub-config names: the empty key is all, an unknown one an error that changes nothing", async () => {
-  await using model = await load("eager");
-  await model.set_attn_implementation({ "": "sdpa" });
-  assertEquals(model.config._attn_implementation, "sdpa");
-  const refused = await assertRejects(
-    () => model.set_attn_implementation({ "": "eager", text_config: "eager" }),
-    InvalidArgument,
-  );
-  assertStringIncludes(refused.message, "text_config");
-  assertEquals(model.config._attn_implementation, "sdpa");
-});
+liveTest(
+  "a record of sub-config names: the empty key is all, an unknown one an error that changes nothing",
+  async () => {
+    await using model = await load("eager");
+    await model.set_attn_implementation({ "": "sdpa" });
+    assertEquals(model.config._attn_implementation, "sdpa");
+    const refused = await assertRejects(
+      () => model.set_attn_implementation({ "": "eager", text_config: "eager" }),
+      InvalidArgument,
+    );
+    assertStringIncludes(refused.message, "text_config");
+    assertEquals(model.config._attn_implementation, "sdpa");
+  },
+);
 
 /** Calls of a function under a name, with the built-in put back afterwards. */
 async function overriding(name: string, fn: AttentionFunction, body: () => Promise<void>): Promise<void> {
@@ -166,7 +185,11 @@ for (const [name, fn] of BUILT_IN) {
     assertEquals(calls, 2 * STEPS);
     assertEquals(await generate(model), await expectedTokens());
     assertEquals(calls, 2 * STEPS);
-    await assertRejects(() => generateWith(model, { temperature_of_heads: 3 }), InvalidArgument, "temperature_of_heads");
+    await assertRejects(
+      () => generateWith(model, { temperature_of_heads: 3 }),
+      InvalidArgument,
+      "temperature_of_heads",
+    );
   });
 }
 
@@ -184,42 +207,53 @@ liveTest("a local overlay does not reach models", async () => {
   assertEquals(await generate(model), await expectedTokens());
 });
 
-liveTest("keyword arguments of forward and generate reach a custom function of every layer, and only then", async () => {
-  await using model = await load("sdpa");
-  const seen: { layer: number; kwargs: Record<string, unknown> }[] = [];
-  AttentionInterface.register("noting", (module, q, k, v, mask, kwargs) => {
-    seen.push({ layer: module.layer_idx, kwargs });
-    return sdpa_attention_forward(module, q, k, v, mask, kwargs);
-  });
-  AttentionMaskInterface.register("noting", sdpa_mask);
-  await model.set_attn_implementation("noting");
-  const marker = { any: "value" };
-  using input_ids = ids([ROWS[0]!]);
-  const { logits, past_key_values } = await model.forward({ input_ids, marker, temperature_of_heads: 0.5 });
-  logits![Symbol.dispose]();
-  past_key_values![Symbol.dispose]();
-  assertEquals(seen.map((s) => s.layer), [0, 1]);
-  for (const { kwargs } of seen) {
-    assertStrictEquals(kwargs["marker"], marker);
-    assertEquals([kwargs["temperature_of_heads"], kwargs["dropout"], kwargs["scaling"]], [0.5, 0, 8 ** -0.5]);
-    assert(!("signal" in kwargs) && !("input_ids" in kwargs));
-  }
-  seen.length = 0;
-  await generateWith(model, { marker });
-  assertEquals(seen.length, 6);
-  assert(seen.every((s) => s.kwargs["marker"] === marker));
-  await assertRejects(() => generateWith(model, { max_new_token: 3 }), InvalidArgument, "max_new_tokens");
-  await assertRejects(() => model.forward({ input_ids, is_casual: true }), InvalidArgument, "is_causal");
-  await model.set_attn_implementation("sdpa");
-  await assertRejects(() => model.forward({ input_ids, marker }), InvalidArgument, "marker");
-  await assertRejects(() => generateWith(model, { marker }), InvalidArgument, "marker");
-});
+liveTest(
+  "keyword arguments of forward and generate reach a custom function of every layer, and only then",
+  async () => {
+    await using model = await load("sdpa");
+    const seen: { layer: number; kwargs: Record<string, unknown> }[] = [];
+    AttentionInterface.register("noting", (module, q, k, v, mask, kwargs) => {
+      seen.push({ layer: module.layer_idx, kwargs });
+      return sdpa_attention_forward(module, q, k, v, mask, kwargs);
+    });
+    AttentionMaskInterface.register("noting", sdpa_mask);
+    await model.set_attn_implementation("noting");
+    const marker = { any: "value" };
+    using input_ids = ids([ROWS[0]!]);
+    const { logits, past_key_values } = await model.forward({ input_ids, marker, temperature_of_heads: 0.5 });
+    logits![Symbol.dispose]();
+    past_key_values![Symbol.dispose]();
+    assertEquals(seen.map((s) => s.layer), [0, 1]);
+    for (const { kwargs } of seen) {
+      assertStrictEquals(kwargs["marker"], marker);
+      assertEquals([kwargs["temperature_of_heads"], kwargs["dropout"], kwargs["scaling"]], [
+        0.5,
+        0,
+        8 ** -0.5,
+      ]);
+      assert(!("signal" in kwargs) && !("input_ids" in kwargs));
+    }
+    seen.length = 0;
+    await generateWith(model, { marker });
+    assertEquals(seen.length, 6);
+    assert(seen.every((s) => s.kwargs["marker"] === marker));
+    await assertRejects(() => generateWith(model, { max_new_token: 3 }), InvalidArgument, "max_new_tokens");
+    await assertRejects(() => model.forward({ input_ids, is_casual: true }), InvalidArgument, "is_causal");
+    await model.set_attn_implementation("sdpa");
+    await assertRejects(() => model.forward({ input_ids, marker }), InvalidArgument, "marker");
+    await assertRejects(() => generateWith(model, { marker }), InvalidArgument, "marker");
+  },
+);
 
 liveTest("a custom function sees grouped keys with the past, and the mask of its own formatter", async () => {
   await using model = await load("sdpa");
   const shapes: string[] = [];
   AttentionInterface.register("looking", (module, q, k, v, mask, kwargs) => {
-    shapes.push(`${[q.shape, k.shape, v.shape].join(" ")} ${mask instanceof Tensor ? `${mask.dtype} ${mask.shape}` : mask}`);
+    shapes.push(
+      `${[q.shape, k.shape, v.shape].join(" ")} ${
+        mask instanceof Tensor ? `${mask.dtype} ${mask.shape}` : mask
+      }`,
+    );
     return eager_attention_forward(module, q, k, v, mask, kwargs);
   });
   AttentionMaskInterface.register("looking", eager_mask);
@@ -309,36 +343,41 @@ const FAULTS: readonly (readonly [name: string, fn: AttentionFunction, expected:
 ];
 
 for (const [name, fn, expected] of FAULTS) {
-  liveTest(`a custom function that ${name}: ${expected === "" ? "is forgiven" : "an error"}; model and cache live on`, async () => {
-    await using model = await load("sdpa");
-    const [whole] = await generateWith(model, { max_new_tokens: 6 }) as [number[]];
-    using cache = new DynamicCache();
-    const sofar = await generateWith(model, { max_new_tokens: 3, past_key_values: cache });
-    const length = cache.get_seq_length(), live = liveBuffers();
-    AttentionInterface.register("faulty", fn);
-    AttentionMaskInterface.register("faulty", sdpa_mask);
-    await model.set_attn_implementation("faulty");
-    using prompt = ids([ROWS[0]!]);
-    if (expected === "") {
-      const output = await model.forward({ input_ids: prompt, use_cache: false });
-      output.logits![Symbol.dispose]();
-    } else {
-      const error = await assertRejects(() => model.forward({ input_ids: prompt, use_cache: false }));
-      if (expected === "its own") assertStrictEquals(error, mistake);
-      else {
-        assert(error instanceof InvalidArgument, String(error));
-        assertStringIncludes(error.message, expected);
+  liveTest(
+    `a custom function that ${name}: ${
+      expected === "" ? "is forgiven" : "an error"
+    }; model and cache live on`,
+    async () => {
+      await using model = await load("sdpa");
+      const [whole] = await generateWith(model, { max_new_tokens: 6 }) as [number[]];
+      using cache = new DynamicCache();
+      const sofar = await generateWith(model, { max_new_tokens: 3, past_key_values: cache });
+      const length = cache.get_seq_length(), live = liveBuffers();
+      AttentionInterface.register("faulty", fn);
+      AttentionMaskInterface.register("faulty", sdpa_mask);
+      await model.set_attn_implementation("faulty");
+      using prompt = ids([ROWS[0]!]);
+      if (expected === "") {
+        const output = await model.forward({ input_ids: prompt, use_cache: false });
+        output.logits![Symbol.dispose]();
+      } else {
+        const error = await assertRejects(() => model.forward({ input_ids: prompt, use_cache: false }));
+        if (expected === "its own") assertStrictEquals(error, mistake);
+        else {
+          assert(error instanceof InvalidArgument, String(error));
+          assertStringIncludes(error.message, expected);
+        }
+        assertEquals(liveBuffers() - live, 1, "only the prompt was added");
+        using longer = ids(sofar);
+        const goOn = () => model.generate({ input_ids: longer, max_new_tokens: 3, past_key_values: cache });
+        const again = await assertRejects(goOn);
+        if (expected === "its own") assertStrictEquals(again, mistake);
+        assertEquals(cache.get_seq_length(), length, "the cache is as it was");
+        await model.set_attn_implementation("sdpa");
+        assertEquals(await rowsOf(await goOn()), [whole]);
       }
-      assertEquals(liveBuffers() - live, 1, "only the prompt was added");
-      using longer = ids(sofar);
-      const goOn = () => model.generate({ input_ids: longer, max_new_tokens: 3, past_key_values: cache });
-      const again = await assertRejects(goOn);
-      if (expected === "its own") assertStrictEquals(again, mistake);
-      assertEquals(cache.get_seq_length(), length, "the cache is as it was");
-      await model.set_attn_implementation("sdpa");
-      assertEquals(await rowsOf(await goOn()), [whole]);
-    }
-  });
+    },
+  );
 }
 
 liveTest("a function that fails in the second layer leaves the cache as it was", async () => {
@@ -362,7 +401,18 @@ liveTest("a function that fails in the second layer leaves the cache as it was",
 
 liveTest("NaN from a custom function does not end up in a cache that others use", async () => {
   await using model = await load("sdpa");
-  AttentionInterface.register("nan", (_m, q) => [Tensor.from(new Float32Array(q.size).fill(NaN), { shape: [q.shape[0]!, q.shape[2]!, q.shape[1]!, q.shape[3]!] }), null]);
+  AttentionInterface.register(
+    "nan",
+    (
+      _m,
+      q,
+    ) => [
+      Tensor.from(new Float32Array(q.size).fill(NaN), {
+        shape: [q.shape[0]!, q.shape[2]!, q.shape[1]!, q.shape[3]!],
+      }),
+      null,
+    ],
+  );
   AttentionMaskInterface.register("nan", sdpa_mask);
   await model.set_attn_implementation("nan");
   await generateWith(model, {});
@@ -371,19 +421,25 @@ liveTest("NaN from a custom function does not end up in a cache that others use"
   assertEquals(await generate(model), await expectedTokens());
 });
 
-liveTest("concurrent generations on one model, with swaps between their steps, give their tokens", async () => {
-  await using model = await load("eager");
-  const prompts = [ROWS[0]!, [3, 41, 19], [60], ROWS[0]!.slice(4)];
-  const run = (row: number[], streamer?: Streamer) => {
-    using input_ids = ids([row]);
-    return model.generate({ input_ids, max_new_tokens: 8, ...(streamer ? { streamer } : {}) }).then(rowsOf);
-  };
-  const alone = [];
-  for (const row of prompts) alone.push(await run(row));
-  let step = 0;
-  const streamer: Streamer = { put: () => model.set_attn_implementation(NAMES[step++ % 4]!), end: () => {} };
-  assertEquals(await Promise.all(prompts.map((row) => run(row, streamer))), alone);
-});
+liveTest(
+  "concurrent generations on one model, with swaps between their steps, give their tokens",
+  async () => {
+    await using model = await load("eager");
+    const prompts = [ROWS[0]!, [3, 41, 19], [60], ROWS[0]!.slice(4)];
+    const run = (row: number[], streamer?: Streamer) => {
+      using input_ids = ids([row]);
+      return model.generate({ input_ids, max_new_tokens: 8, ...(streamer ? { streamer } : {}) }).then(rowsOf);
+    };
+    const alone = [];
+    for (const row of prompts) alone.push(await run(row));
+    let step = 0;
+    const streamer: Streamer = {
+      put: () => model.set_attn_implementation(NAMES[step++ % 4]!),
+      end: () => {},
+    };
+    assertEquals(await Promise.all(prompts.map((row) => run(row, streamer))), alone);
+  },
+);
 
 withGpu("a model moves to the GPU and back in the middle of a generation, with its cache", async () => {
   for (const name of NAMES) {

@@ -10,6 +10,8 @@ import type { Device, DeviceName } from "../../src/devices/device.ts";
 /** A device family a test runs on. */
 export interface TestDevice {
   readonly name: DeviceName;
+  /** Prefix of its tests' names: the device, and the kernel build where there are several. */
+  readonly label: string;
   /** A fresh device, owned by the caller. */
   make(): Promise<Device>;
   /** The one device of this test file, made when its first test runs. */
@@ -34,29 +36,40 @@ function gpuProblem(): Promise<string | null> {
   return gpu;
 }
 
-/** The devices to test on, in order. Asks for a GPU adapter once a process. */
-export async function testDevices(): Promise<TestDevice[]> {
+/**
+ * The devices to test on, in order. Asks for a GPU adapter once a process. With `every_build` also the WASM engine's
+ * deterministic build, for tests of the kernels themselves.
+ */
+export async function testDevices(options: { every_build?: boolean } = {}): Promise<TestDevice[]> {
   const problem = await gpuProblem();
   if (problem !== null && Deno.env.get("REQUIRE_WEBGPU") === "1") {
     throw new AssertionError(`REQUIRE_WEBGPU=1, but ${problem}`);
   }
-  return [
-    testDevice("wasm", null, async () => {
-      const { WasmEngine } = await import("../../src/devices/wasm/engine.ts");
-      return new WasmEngine();
-    }),
-    testDevice("webgpu", problem, async () => {
-      const { WebGpuDevice } = await import("../../src/devices/webgpu/device.ts");
-      const device = new WebGpuDevice();
-      await device.acquire();
-      return device;
-    }),
-  ];
+  const engine = (options: { deterministic?: boolean }) => async () => {
+    const { WasmEngine } = await import("../../src/devices/wasm/engine.ts");
+    return new WasmEngine(options);
+  };
+  const gpuDevice = async () => {
+    const { WebGpuDevice } = await import("../../src/devices/webgpu/device.ts");
+    const device = new WebGpuDevice();
+    await device.acquire();
+    return device;
+  };
+  const devices = [testDevice("wasm", "wasm", null, engine({}))];
+  if (options.every_build) {
+    devices.push(testDevice("wasm", "wasm deterministic", null, engine({ deterministic: true })));
+  }
+  return [...devices, testDevice("webgpu", "webgpu", problem, gpuDevice)];
 }
 
-function testDevice(name: DeviceName, problem: string | null, make: () => Promise<Device>): TestDevice {
+function testDevice(
+  name: DeviceName,
+  label: string,
+  problem: string | null,
+  make: () => Promise<Device>,
+): TestDevice {
   let one: Promise<Device> | undefined;
-  return { name, make, shared: () => one ??= make(), ...(problem === null ? {} : { skip: problem }) };
+  return { name, label, make, shared: () => one ??= make(), ...(problem === null ? {} : { skip: problem }) };
 }
 
 /** Registers a test that runs on one device, ignored and counted when the device is missing. */
@@ -68,7 +81,7 @@ export function deviceTest(
   const reason = on.skip;
   if (reason !== undefined) skipped.set(reason, (skipped.get(reason) ?? 0) + 1);
   Deno.test({
-    name: `${on.name}: ${name}`,
+    name: `${on.label}: ${name}`,
     ignore: reason !== undefined,
     fn: async (t) => await fn(await on.shared(), t),
   });

@@ -350,14 +350,18 @@ fn query4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(query[i], select(0.0, 
 fn key4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(key[i], select(0.0, key[i + 1u], n > 1u), select(0.0, key[i + 2u], n > 2u), select(0.0, key[i + 3u], n > 3u)); } //#load4 key KEY
 fn value4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(value[i], select(0.0, value[i + 1u], n > 1u), select(0.0, value[i + 2u], n > 2u), select(0.0, value[i + 3u], n > 3u)); } //#load4 value VALUE
 //#if SOFTCAP
-fn tanh_of(v: f32) -> f32 {
-let a = min(abs(v), 15.0);
+fn tanh_of(v: vec4<f32>) -> vec4<f32> {
+let a = min(abs(v), vec4<f32>(15.0));
 let s = v * v;
 let e = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
 let series = v + v * s * (-0.33333333 + s * (0.13333333 + s * (-0.053968254 + s * 0.021869489)));
-return select(select(-e, e, v >= 0.0), series, a < 0.25);
+return select(select(-e, e, v >= vec4<f32>(0.0)), series, a < vec4<f32>(0.25));
 }
 //#endif
+fn rolled(n: u32) -> u32 { return min(n, n * p.heads); }
+fn pick(i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
+return select(select(a, b, i == 1u), select(c, d, i == 3u), i >= 2u);
+}
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
 let ty = t / 8u;
@@ -386,29 +390,28 @@ begin = max(0, low + p.query_offset - p.window_left) / i32(BK) * i32(BK);
 //#if RIGHT
 end = min(end, high + p.query_offset + p.window_right + 1);
 //#endif
-var position: array<i32, 4>; //#scalars
-var alive: array<bool, 4>; //#scalars
-var mask_row: array<u32, 4>; //#scalars
-//#unroll
-for (var r = 0u; r < 4u; r++) {
-let row = row0 + ty * 4u + r;
-position[r] = i32(row % p.q) + p.query_offset;
-alive[r] = row < rows;
+let row = row0 + ty * 4u + vec4<u32>(0u, 1u, 2u, 3u);
+let place = row % p.q;
+let position = vec4<i32>(place) + p.query_offset;
+var alive = row < vec4<u32>(rows);
 //#if ZERO_QUERIES
+//#unroll DEEP
+for (var r = 0u; r < rolled(4u); r++) {
 if (position[r] >= 0 && position[r] < i32(p.k)) {
 alive[r] = alive[r] && padding[p.padding_offset + b * p.padding_b + u32(position[r]) * p.padding_k] != 0u;
 }
+}
 //#endif
 //#if MASK != none
-mask_row[r] = p.mask_offset + b * p.mask_b + (head0 + row / p.q) * p.mask_h + row % p.q * p.mask_q;
+let mask_row = p.mask_offset + b * p.mask_b + (head0 + row / p.q) * p.mask_h + place * p.mask_q;
 //#endif
-}
 var m = vec4<f32>(LOWEST);
 var l = vec4<f32>(0.0);
 var o: array<vec4<f32>, 4u * NI>; //#scalars
 var s: array<f32, 16>; //#scalars
 var qv: array<vec4<f32>, 4>; //#scalars
 var kv: array<vec4<f32>, 4>; //#scalars
+var w: array<vec4<f32>, 4>; //#scalars
 for (var k0 = begin; k0 < end; k0 += i32(BK)) {
 let j0 = u32(k0);
 //#unroll
@@ -418,20 +421,20 @@ s[i] = 0.0;
 for (var d0 = 0u; d0 < D4; d0 += DC) {
 workgroupBarrier();
 //#unroll DEEP
-for (var u = 0u; u < Q_TURNS; u++) {
+for (var u = 0u; u < rolled(Q_TURNS); u++) {
 let i = t + u * THREADS;
-let row = row0 + i / DC;
+let line = row0 + i / DC;
 let d = (d0 + i % DC) * 4u;
 if (i < BQ * DC) {
 var x = vec4<f32>(0.0);
-if (row < rows && d < D) {
-x = query4(p.q_offset + b * p.q_b + (head0 + row / p.q) * p.q_h + row % p.q * p.q_n + d, D - d);
+if (line < rows && d < D) {
+x = query4(p.q_offset + b * p.q_b + (head0 + line / p.q) * p.q_h + line % p.q * p.q_n + d, D - d);
 }
 stage[i / DC * PITCH + i % DC] = x;
 }
 }
 //#unroll DEEP
-for (var u = 0u; u < K_TURNS; u++) {
+for (var u = 0u; u < rolled(K_TURNS); u++) {
 let i = t + u * THREADS;
 let j = j0 + i / DC;
 let d = (d0 + i % DC) * 4u;
@@ -443,7 +446,7 @@ stage[KEYS + i / DC * PITCH + i % DC] = x;
 }
 workgroupBarrier();
 //#unroll DEEP
-for (var d = 0u; d < DC; d++) {
+for (var d = 0u; d < rolled(DC); d++) {
 //#unroll
 for (var r = 0u; r < 4u; r++) {
 qv[r] = stage[(ty * 4u + r) * PITCH + d];
@@ -461,39 +464,46 @@ s[r * 4u + c] = fma(qv[r].w, kv[c].w, s[r * 4u + c]);
 }
 }
 }
-var top = vec4<f32>(LOWEST);
 //#unroll
 for (var c = 0u; c < 4u; c++) {
+w[c] = vec4<f32>(s[c], s[4u + c], s[8u + c], s[12u + c]) * p.scaling;
+}
+var top = vec4<f32>(LOWEST);
+//#unroll DEEP
+for (var c = 0u; c < rolled(4u); c++) {
+var x = pick(c, w[0], w[1], w[2], w[3]);
 let j = j0 + tx + c * 8u;
-var real = j < p.k;
-//#if PADDING
-real = real && padding[p.padding_offset + b * p.padding_b + j * p.padding_k] != 0u;
-//#endif
-//#unroll
-for (var r = 0u; r < 4u; r++) {
-var seen = real && alive[r];
-var x = s[r * 4u + c] * p.scaling;
+var seen = alive & vec4<bool>(j < p.k);
 //#if SOFTCAP
 x = p.softcap * tanh_of(x / p.softcap);
 //#endif
 //#if CAUSAL
-seen = seen && i32(j) <= position[r];
+seen = seen & (vec4<i32>(i32(j)) <= position);
 //#endif
 //#if LEFT
-seen = seen && i32(j) >= position[r] - p.window_left;
+seen = seen & (vec4<i32>(i32(j)) >= position - p.window_left);
 //#endif
 //#if RIGHT
-seen = seen && i32(j) <= position[r] + p.window_right;
+seen = seen & (vec4<i32>(i32(j)) <= position + p.window_right);
+//#endif
+//#if PADDING
+seen = seen & vec4<bool>(padding[p.padding_offset + b * p.padding_b + j * p.padding_k] != 0u);
+//#endif
+//#if MASK != none
+let at = mask_row + j * p.mask_k;
+let bias = vec4<u32>(mask[at.x], mask[at.y], mask[at.z], mask[at.w]);
 //#endif
 //#if MASK == bool
-//| seen = seen && mask[mask_row[r] + j * p.mask_k] != 0u;
+//| seen = seen & (bias != vec4<u32>(0u));
 //#elif MASK == additive
-let bias = mask[mask_row[r] + j * p.mask_k];
-seen = seen && bias < 0xfeffffffu;
-x += bitcast<f32>(select(0u, bias, seen));
+seen = seen & (bias < vec4<u32>(0xfeffffffu));
+x += bitcast<vec4<f32>>(select(vec4<u32>(0u), bias, seen));
 //#endif
-s[r * 4u + c] = select(LOWEST, x, seen);
-top[r] = max(top[r], s[r * 4u + c]);
+x = select(vec4<f32>(LOWEST), x, seen);
+top = max(top, x);
+//#unroll
+for (var i = 0u; i < 4u; i++) {
+w[i] = select(w[i], x, c == i);
 }
 }
 joint[t] = top;
@@ -513,17 +523,17 @@ for (var i = 0u; i < NI; i++) {
 o[r * NI + i] *= shrink[r];
 }
 }
-//#unroll
-for (var c = 0u; c < 4u; c++) {
-let x = vec4<f32>(s[c], s[4u + c], s[8u + c], s[12u + c]);
-let w = select(exp(x - m), vec4<f32>(0.0), x <= vec4<f32>(LOWEST));
-l += w;
-stage[(tx + c * 8u) * P_PITCH + ty] = w;
+//#unroll DEEP
+for (var c = 0u; c < rolled(4u); c++) {
+let x = pick(c, w[0], w[1], w[2], w[3]);
+let e = select(exp(x - m), vec4<f32>(0.0), x <= vec4<f32>(LOWEST));
+l += e;
+stage[(tx + c * 8u) * P_PITCH + ty] = e;
 }
 for (var v0 = 0u; v0 < BK; v0 += VC) {
 if (v0 > 0u) { workgroupBarrier(); }
 //#unroll DEEP
-for (var u = 0u; u < V_TURNS; u++) {
+for (var u = 0u; u < rolled(V_TURNS); u++) {
 let i = t + u * THREADS;
 let j = j0 + v0 + i / DV4;
 let d = i % DV4 * 4u;
@@ -535,14 +545,14 @@ stage[VALUES + i] = x;
 }
 workgroupBarrier();
 //#unroll DEEP
-for (var j = 0u; j < VC; j++) {
-let w = stage[(v0 + j) * P_PITCH + ty];
+for (var j = 0u; j < rolled(VC); j++) {
+let e = stage[(v0 + j) * P_PITCH + ty];
 //#unroll
 for (var i = 0u; i < NI; i++) {
 let x = stage[VALUES + j * DV4 + tx + i * 8u];
 //#unroll
 for (var r = 0u; r < 4u; r++) {
-o[r * NI + i] = fma(vec4<f32>(w[r]), x, o[r * NI + i]);
+o[r * NI + i] = fma(vec4<f32>(e[r]), x, o[r * NI + i]);
 }
 }
 }
@@ -556,27 +566,29 @@ l = vec4<f32>(0.0);
 for (var i = 0u; i < 8u; i++) {
 l += joint[ty * 8u + i];
 }
-//#unroll
-for (var r = 0u; r < 4u; r++) {
-let row = row0 + ty * 4u + r;
-if (row < rows) {
-let i = row % p.q;
-let h = head0 + row / p.q;
-var top = m[r];
-var sum = l[r];
-var shrink = 1.0;
+var shrink = vec4<f32>(1.0);
 //#if SINKS
-let sink = sinks[p.sinks_offset + h * p.sinks_stride];
-top = max(top, sink);
-shrink = exp(m[r] - top);
-sum = sum * shrink + exp(sink - top);
+let head = min(head0 + row / p.q, vec4<u32>(p.heads - 1u)) * p.sinks_stride + p.sinks_offset;
+let sink = vec4<f32>(sinks[head.x], sinks[head.y], sinks[head.z], sinks[head.w]);
+let top = max(m, sink);
+shrink = exp(m - top);
+l = l * shrink + exp(sink - top);
+m = top;
 //#endif
-let scale = select(0.0, shrink / max(sum, 1.0e-30), sum > 0.0);
-let at = p.out_offset + ((b * p.q + i) * p.heads + h) * DV;
+let some = l > vec4<f32>(0.0);
+let scale = select(vec4<f32>(0.0), shrink / max(l, vec4<f32>(1.0e-30)), some);
+//#if LSE
+let sums = select(vec4<u32>(0xff800000u), bitcast<vec4<u32>>(m + log(max(l, vec4<f32>(1.0e-30)))), some);
+//#endif
+//#unroll DEEP
+for (var r = 0u; r < rolled(4u); r++) {
+if (row[r] < rows) {
+let h = head0 + row[r] / p.q;
+let at = p.out_offset + ((b * p.q + place[r]) * p.heads + h) * DV;
 //#unroll
 for (var c = 0u; c < NI; c++) {
 let d = (tx + c * 8u) * 4u;
-let x = o[r * NI + c] * scale;
+let x = pick(r, o[c], o[NI + c], o[2u * NI + c], o[3u * NI + c]) * scale[r];
 //#if OUT4
 //| if (d < DV) { out[(at + d) / 4u] = x; }
 //#else
@@ -587,9 +599,7 @@ if (d + 3u < DV) { out[at + d + 3u] = x.w; }
 //#endif
 }
 //#if LSE
-if (tx == 0u) {
-lse[p.lse_offset + (b * p.heads + h) * p.q + i] = select(0xff800000u, bitcast<u32>(top + log(max(sum, 1.0e-30))), sum > 0.0);
-}
+if (tx == 0u) { lse[p.lse_offset + (b * p.heads + h) * p.q + place[r]] = sums[r]; }
 //#endif
 }
 }
@@ -668,6 +678,7 @@ out[oi + j * p.out_col] = v + load_bias(p.bias_offset + j * p.bias_stride);
   linear: `
 //#flags HAS_BIAS=true VECTOR=false
 const ROWS: u32 = 4u; //#constant
+const X_TURNS: u32 = (ROWS * 16u + 63u) / 64u;
 const PITCH: u32 = 5u;
 struct Params {
 m: u32,
@@ -692,7 +703,8 @@ out_row: u32,
 //#endif
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 var<workgroup> tile: array<vec4<f32>, 320>;
-var<workgroup> part: array<f32, 64 * ROWS>;
+var<workgroup> rows: array<vec4<f32>, ROWS * 20u>;
+var<workgroup> part: array<f32, 64u * ROWS>;
 //#if VECTOR
 //| fn load4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(0.0); } //#load4 weight WEIGHT
 //#else
@@ -716,6 +728,7 @@ select(0.0, load_weight(base + 2u * s), n > 2u),
 select(0.0, load_weight(base + 3u * s), n > 3u));
 //#endif
 }
+fn rolled(n: u32) -> u32 { return min(n, n * p.m); }
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
 let lane_o = t / 4u;
@@ -733,19 +746,26 @@ let reach = min(256u, p.i - first);
 for (var k = 0u; k < reach; k += 16u) {
 workgroupBarrier();
 //#unroll DEEP
-for (var s = 0u; s < 4u; s++) {
+for (var s = 0u; s < rolled(4u); s++) {
 let i = t + s * 64u;
 let lane = i / 4u;
 tile[lane * PITCH + i % 4u] = weight_at(o0 + lane / 4u, first + lane % 4u * 256u + k + i % 4u * 4u);
 }
-workgroupBarrier();
-let at = first + lane_s * 256u + k;
 //#unroll DEEP
-for (var s = 0u; s < 4u; s++) {
+for (var s = 0u; s < rolled(X_TURNS); s++) {
+let i = t + s * 64u;
+let segment = i / 4u % 4u;
+if (i < ROWS * 16u) {
+rows[i / 4u * PITCH + i % 4u] = x_at(row0 + i / 16u, first + segment * 256u + k + i % 4u * 4u);
+}
+}
+workgroupBarrier();
+//#unroll DEEP
+for (var s = 0u; s < rolled(4u); s++) {
 let w = tile[t * PITCH + s];
 //#unroll
 for (var r = 0u; r < ROWS; r++) {
-let v = x_at(row0 + r, at + s * 4u);
+let v = rows[(r * 4u + lane_s) * PITCH + s];
 acc[r] = fma(v.x, w.x, acc[r]);
 acc[r] = fma(v.y, w.y, acc[r]);
 acc[r] = fma(v.z, w.z, acc[r]);
@@ -843,6 +863,10 @@ fn b_at(base: u32, k: u32, col: u32) -> f32 {
 if (col < p.p && k < p.n) { return load_b(base + k * p.b_n + col * p.b_p); }
 return 0.0;
 }
+fn rolled(n: u32) -> u32 { return min(n, n * p.m); }
+fn pick(i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
+return select(select(a, b, i == 1u), select(c, d, i == 3u), i >= 2u);
+}
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
 var rest = p.first_batch + wg.z;
@@ -872,7 +896,7 @@ acc[r] = vec4<f32>(0.0);
 for (var k0 = segment; k0 < end; k0 += STEP) {
 workgroupBarrier();
 //#unroll DEEP
-for (var s = 0u; s < A_TURNS; s++) {
+for (var s = 0u; s < rolled(A_TURNS); s++) {
 let i = t + s * THREADS;
 let k = k0 + i % STEP;
 let row = row0 + i / STEP * 4u;
@@ -881,7 +905,7 @@ tile_a[i % STEP * TY + i / STEP] = vec4<f32>(a_at(a_base, row, k), a_at(a_base, 
 }
 }
 //#unroll DEEP
-for (var s = 0u; s < B_TURNS; s++) {
+for (var s = 0u; s < rolled(B_TURNS); s++) {
 let i = t + s * THREADS;
 //#if ALONG_P
 let k = i / 16u;
@@ -895,7 +919,7 @@ tile_b[k * 16u + c] = vec4<f32>(b_at(b_base, k0 + k, col), b_at(b_base, k0 + k, 
 }
 workgroupBarrier();
 //#unroll DEEP
-for (var k = 0u; k < STEP; k++) {
+for (var k = 0u; k < rolled(STEP); k++) {
 let av = tile_a[k * TY + ty];
 let bv = tile_b[k * 16u + tx];
 acc[0] = fma(vec4<f32>(av.x), bv, acc[0]);
@@ -910,18 +934,19 @@ total[r] += acc[r];
 }
 }
 let col = col0 + tx * 4u;
-//#unroll
-for (var r = 0u; r < 4u; r++) {
+//#unroll DEEP
+for (var r = 0u; r < rolled(4u); r++) {
 let row = row0 + ty * 4u + r;
 if (row < p.m) {
+let x = pick(r, total[0], total[1], total[2], total[3]);
 let base = out_base + row * p.out_m;
-//#unroll
-for (var c = 0u; c < 4u; c++) {
+//#unroll DEEP
+for (var c = 0u; c < rolled(4u); c++) {
 if (col + c < p.p) {
 //#if HAS_BIAS
-out[base + (col + c) * p.out_p] = total[r][c] + load_bias(p.bias_offset + (col + c) * p.bias_stride);
+out[base + (col + c) * p.out_p] = x[c] + load_bias(p.bias_offset + (col + c) * p.bias_stride);
 //#else
-//| out[base + (col + c) * p.out_p] = total[r][c];
+//| out[base + (col + c) * p.out_p] = x[c];
 //#endif
 }
 }

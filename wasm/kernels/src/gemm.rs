@@ -109,30 +109,40 @@ unsafe fn nt_panel<E: Element, const MR: usize>(
 #[inline(always)]
 unsafe fn nt_tile<E: Element, const MR: usize>(
     acc: &mut [[V; 4]; MR],
-    mut a: [*const f32; MR],
-    mut b: [*const u8; 4],
+    a0: [*const f32; MR],
+    b0: [*const u8; 4],
     k: usize,
 ) {
-    const STEP: usize = 16;
-    let mut left = k;
-    while left >= STEP {
-        for u in 0..STEP / 4 {
-            nt_step::<E, MR>(acc, &a, &b, 4 * u);
+    let whole = k & !3;
+    if whole > 0 {
+        let (mut a, mut b) = (a0, b0);
+        let end = a0[0].add(whole);
+        // A branch after each step, see the module comment.
+        loop {
+            nt_step::<E, MR>(acc, &a, &b, 0);
+            if a[0].add(4) == end {
+                break;
+            }
+            nt_step::<E, MR>(acc, &a, &b, 4);
+            if a[0].add(8) == end {
+                break;
+            }
+            nt_step::<E, MR>(acc, &a, &b, 8);
+            if a[0].add(12) == end {
+                break;
+            }
+            nt_step::<E, MR>(acc, &a, &b, 12);
+            a = a.map(|p| p.add(16));
+            b = b.map(|p| p.add(16 * E::BYTES));
+            if a[0] == end {
+                break;
+            }
         }
-        a = a.map(|p| p.add(STEP));
-        b = b.map(|p| p.add(STEP * E::BYTES));
-        left -= STEP;
     }
-    while left >= 4 {
-        nt_step::<E, MR>(acc, &a, &b, 0);
-        a = a.map(|p| p.add(4));
-        b = b.map(|p| p.add(4 * E::BYTES));
-        left -= 4;
-    }
-    if left > 0 {
-        let x = a.map(|p| load_part(p, left));
-        for (c, &p) in b.iter().enumerate() {
-            let y = E::load_tail(p, left);
+    if k > whole {
+        let x = a0.map(|p| load_part(p.add(whole), k - whole));
+        for (c, &p) in b0.iter().enumerate() {
+            let y = E::load_tail(p.add(whole * E::BYTES), k - whole);
             for r in 0..MR {
                 acc[r][c] = madd(x[r], y, acc[r][c]);
             }
@@ -228,19 +238,29 @@ unsafe fn nn_panel<const MR: usize, const NV: usize>(t: &Nn, mut i: usize, group
             }
         }
         let mut b = t.b.add(j);
-        let mut left = t.k;
-        while left >= 4 {
+        let mut left = t.k & 3;
+        let end = at(b, (t.k - left).wrapping_mul(t.ldb), 4);
+        // Only the last branch is ever taken; for the others see the module comment.
+        while b != end {
             let x = a.map(|p| load(p));
             nn_step::<MR, NV>(&mut acc, x.map(lane::<0>), b);
             b = at(b, t.ldb, 4);
+            if b == end {
+                break;
+            }
             nn_step::<MR, NV>(&mut acc, x.map(lane::<1>), b);
             b = at(b, t.ldb, 4);
+            if b == end {
+                break;
+            }
             nn_step::<MR, NV>(&mut acc, x.map(lane::<2>), b);
             b = at(b, t.ldb, 4);
+            if b == end {
+                break;
+            }
             nn_step::<MR, NV>(&mut acc, x.map(lane::<3>), b);
             b = at(b, t.ldb, 4);
             a = a.map(|p| p.add(4));
-            left -= 4;
         }
         while left > 0 {
             nn_step::<MR, NV>(&mut acc, a.map(|p| load_splat(p)), b);
@@ -293,17 +313,11 @@ pub unsafe fn tn(a: *const f32, lda: usize, m: usize, b: *const f32, k: usize, c
         }
         let mut a = a.add(i);
         let mut b = b;
-        let mut left = k;
-        while left >= 2 {
+        let end = b.add(8 * k);
+        while b != end {
             tn_step(&mut acc, load(a), b);
             a = at(a, lda, 4);
-            tn_step(&mut acc, load(a), b.add(8));
-            a = at(a, lda, 4);
-            b = b.add(16);
-            left -= 2;
-        }
-        if left > 0 {
-            tn_step(&mut acc, load(a), b);
+            b = b.add(8);
         }
         for r in 0..4 {
             store(c.add(8 * r), acc[r][0]);

@@ -1,0 +1,184 @@
+/**
+ * Generation with the demo model: time to first token, prefill and decode rates for every implementation, beside
+ * the same decoder, from the same weights, in the peer.
+ *
+ * @module
+ */
+import { AutoModelForCausalLM, AutoTokenizer, type PreTrainedModel, Tensor } from "../mod.ts";
+import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
+import { decoderGraph, PeerDecoder } from "./peers/llama.ts";
+import type { BenchContext, Row, Section } from "./report.ts";
+import { type Contestant, Elapsed, interleave, median } from "./timing.ts";
+
+/** The folder of the demo model. */
+export const DEMO = new URL("../tests/models/demo/", import.meta.url);
+
+const IMPLEMENTATIONS = ["eager", "sdpa", "flash_attention_2"] as const;
+
+/** Genesis 1, King James Bible: the kind of text the demo model was trained on. */
+const PASSAGE =
+  "In the beginning God created the heaven and the earth. And the earth was without form, and void; and " +
+  "darkness was upon the face of the deep. And the Spirit of God moved upon the face of the waters. And God said, " +
+  "Let there be light: and there was light. And God saw the light, that it was good: and God divided the light " +
+  "from the darkness. And God called the light Day, and the darkness he called Night. And the evening and the " +
+  "morning were the first day.";
+
+/** Something that generates greedily. */
+interface Generator {
+  readonly name: string;
+  /** The tokens after `prompt`; `onToken` is called when each is known. */
+  generate(prompt: readonly number[], count: number, onToken?: () => void): Promise<number[]>;
+  /** Logits of the last token of `prompt`. */
+  logits(prompt: readonly number[]): Promise<Float32Array>;
+  close(): Promise<void>;
+}
+
+/** A model of ours as a {@linkcode Generator}. */
+function generatorOf(name: string, model: PreTrainedModel): Generator {
+  const ids = (prompt: readonly number[]) =>
+    Tensor.from([...prompt], { dtype: "int32", shape: [1, prompt.length] });
+  return {
+    name,
+    async generate(prompt, count, onToken = () => {}) {
+      using input_ids = ids(prompt);
+      const streamer = { put: onToken, end: () => {} };
+      using out = await model.generate({ input_ids, max_new_tokens: count, eos_token_id: null, streamer });
+      return Array.from(await out.data(), Number).slice(prompt.length);
+    },
+    async logits(prompt) {
+      using input_ids = ids(prompt);
+      const { logits } = await model.forward({ input_ids, use_cache: false, logits_to_keep: 1 });
+      using last = logits!;
+      return await last.data() as Float32Array;
+    },
+    close: () => model.dispose(),
+  };
+}
+
+function generatorOfPeer(name: string, decoder: PeerDecoder): Generator {
+  return {
+    name,
+    generate: (prompt, count, onToken) => decoder.generate(prompt, count, onToken),
+    logits: async (prompt) => (await decoder.forward(prompt, 0, null)).logits,
+    close: () => decoder.close(),
+  };
+}
+
+/** `n` tokens of the passage, repeated as often as needed. */
+async function promptOf(n: number): Promise<number[]> {
+  const tokenizer = await AutoTokenizer.from_pretrained(DEMO);
+  const { input_ids } = tokenizer(PASSAGE);
+  const tokens = Array.from(await input_ids.data(), Number);
+  return Array.from({ length: n }, (_, i) => tokens[i % tokens.length]!);
+}
+
+/** Times one figure of all generators. */
+async function measure(
+  context: BenchContext,
+  figure: string,
+  generators: readonly Generator[],
+  tokens: number,
+  run: (g: Generator) => Promise<unknown>,
+): Promise<Row[]> {
+  const contestants: Contestant[] = generators.map((g) => ({ name: g.name, run: () => run(g) }));
+  const timings = await interleave(contestants, context.effort, (t) => context.progress(`${figure}: ${t}`));
+  const rival = context.peer === null ? null : timings.get(context.peer.name)!.min;
+  return generators.map((g): Row => {
+    const { min, median: middle, rounds } = timings.get(g.name)!;
+    return {
+      figure,
+      implementation: g.name,
+      "min ms": min,
+      "median ms": middle,
+      rounds,
+      "tokens/s": tokens / min * 1000,
+      "× peer": rival === null ? null : rival / min,
+    };
+  });
+}
+
+/** All generators must agree on logits within the tolerance and on every greedy token. */
+async function compare(
+  context: BenchContext,
+  generators: readonly Generator[],
+  prompt: readonly number[],
+  count: number,
+): Promise<number> {
+  const [first, ...others] = generators;
+  const logits = await first!.logits(prompt);
+  const tokens = await first!.generate(prompt, count);
+  let worst = 0;
+  for (const g of others) {
+    context.progress(`comparing ${g.name}`);
+    const label = `${g.name} beside ${first!.name}`;
+    const theirs = await g.logits(prompt);
+    assertClose(theirs, logits, toleranceOf("logits", "wasm"), `logits of ${label}`);
+    worst = theirs.reduce((w, x, i) => Math.max(w, Math.abs(x - logits[i]!)), worst);
+    const found = await g.generate(prompt, count);
+    if (found.join() !== tokens.join()) {
+      throw new Error(`Greedy tokens of ${label} differ: ${found} instead of ${tokens}`);
+    }
+  }
+  return worst;
+}
+
+/** Runs the bench. */
+export async function benchGenerate(context: BenchContext): Promise<Section> {
+  const generators: Generator[] = [];
+  const models: PreTrainedModel[] = [];
+  try {
+    for (const attn_implementation of IMPLEMENTATIONS) {
+      // A model each: every model has its own engine, so the peaks do not mix.
+      const model = await AutoModelForCausalLM.from_pretrained(DEMO, { attn_implementation });
+      models.push(model);
+      generators.push(generatorOf(attn_implementation, model));
+    }
+    if (context.peer !== null) {
+      const decoder = await PeerDecoder.open(context.peer, decoderGraph(DEMO), DEMO);
+      generators.push(generatorOfPeer(context.peer.name, decoder));
+    }
+    const count = context.depth === "check" ? 12 : 48;
+    const prompt = await promptOf(64);
+    const error = await compare(context, generators, prompt, count);
+    const notes = [
+      `Greedy tokens (${count} after a prompt of 64) are equal in all of them; logits differ by at most ${
+        error.toExponential(1)
+      }.`,
+      "The peer runs the same decoder from the same weights, widened to float32 (it has no bfloat16 products), with SkipSimplifiedLayerNormalization, RotaryEmbedding, QuickGelu and Attention-23; its cache goes in and out of every call, as this runtime does on this execution provider.",
+      "Decode: the median interval between two tokens of a call; min and median are over the calls.",
+    ];
+    const rows: Row[] = [];
+    if (context.depth === "check") {
+      rows.push(
+        ...generators.map((g) => ({ figure: `greedy tokens equal (${count})`, implementation: g.name })),
+      );
+    } else {
+      const prompt512 = await promptOf(512);
+      rows.push(
+        ...await measure(
+          context,
+          "time to first token, prompt 64",
+          generators,
+          64,
+          (g) => g.generate(prompt, 1),
+        ),
+        ...await measure(context, "prefill 512", generators, 512, (g) => g.generate(prompt512, 1)),
+        // The middle interval of a call stands for all of them: a neighbour that takes the core for a moment would
+        // else decide, since 47 steps in a row are seldom left alone.
+        ...await measure(context, "decode 48 after 64", generators, 1, async (g) => {
+          const times: number[] = [];
+          await g.generate(prompt, count, () => times.push(performance.now()));
+          return new Elapsed(median(times.slice(1).map((t, i) => t - times[i]!)));
+        }),
+        ...models.map((m, i) => ({
+          figure: "peak engine memory",
+          implementation: IMPLEMENTATIONS[i]!,
+          MiB: m.memory.peak / 2 ** 20,
+        })),
+      );
+    }
+    return { title: "Generation (demo model: 5.1 M parameters, bfloat16)", rows, notes };
+  } finally {
+    for (const g of generators) await g.close();
+  }
+}

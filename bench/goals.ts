@@ -1,0 +1,157 @@
+/**
+ * What this project wants to reach, as ratios within one run, and where a run stands.
+ *
+ * @module
+ */
+import type { Row, Section } from "./report.ts";
+
+type Rows = readonly Row[];
+
+/** A goal: the ratio, what it must be and what would be excellent. */
+interface Goal {
+  readonly name: string;
+  /** Null where this run did not measure it. */
+  readonly measured: (rows: Rows) => number | null;
+  readonly must: number;
+  readonly excellent: number;
+  /** Whether smaller is better. */
+  readonly ceiling?: boolean;
+}
+
+/** The value in `column` of the row with this case (or figure) and implementation. */
+function at(rows: Rows, name: string, implementation: string, column: string): number | null {
+  const row = rows.find((r) => (r["case"] ?? r["figure"]) === name && r["implementation"] === implementation);
+  const value = row?.[column];
+  return typeof value === "number" ? value : null;
+}
+
+function quotient(a: number | null, b: number | null): number | null {
+  return a === null || b === null ? null : a / b;
+}
+
+const FLASH = "flash_attention_2";
+const cell = (name: string, implementation: string, column: string) => (rows: Rows) =>
+  at(rows, name, implementation, column);
+const timeRatio = (a: string, b: string) => (rows: Rows) =>
+  quotient(at(rows, a, FLASH, "min ms"), at(rows, b, FLASH, "min ms"));
+
+const DECODE = "decode over 32768, 32/8, D 128 (256 MiB)";
+const DECODE_HALF = "decode over 32768, 32/8, D 128, bfloat16 (128 MiB)";
+
+const GOALS: readonly Goal[] = [
+  {
+    name: "GEMM 512³ / P128",
+    measured: cell("GEMM 512×512×512", "linear float32", "of P128"),
+    must: 0.75,
+    excellent: 0.85,
+  },
+  {
+    name: "GEMM 1024³ / P128",
+    measured: cell("GEMM 1024×1024×1024", "linear float32", "of P128"),
+    must: 0.75,
+    excellent: 0.85,
+  },
+  {
+    name: "flash, S 4096, D 64, full / P128",
+    measured: cell("prefill 4096, D 64, full", FLASH, "of P128"),
+    must: 0.65,
+    excellent: 0.72,
+  },
+  {
+    name: "flash, S 4096, D 128, full / P128",
+    measured: cell("prefill 4096, D 128, full", FLASH, "of P128"),
+    must: 0.70,
+    excellent: 0.76,
+  },
+  {
+    name: "causal time / full time, S 4096",
+    measured: timeRatio("prefill 4096, D 64, causal", "prefill 4096, D 64, full"),
+    must: 0.56,
+    excellent: 0.53,
+    ceiling: true,
+  },
+  {
+    name: "window 512 time / causal time, S 4096",
+    measured: timeRatio("prefill 4096, D 64, window 512", "prefill 4096, D 64, causal"),
+    must: 0.28,
+    excellent: 0.25,
+    ceiling: true,
+  },
+  {
+    name: "flash × onnxruntime-web, S 512, full",
+    measured: cell("prefill 512, D 64, full", FLASH, "× peer"),
+    must: 1.8,
+    excellent: 2.2,
+  },
+  {
+    name: "flash × onnxruntime-web, S 4096, full",
+    measured: cell("prefill 4096, D 64, full", FLASH, "× peer"),
+    must: 1.8,
+    excellent: 2.2,
+  },
+  {
+    name: "flash × onnxruntime-web, S 2048, causal",
+    measured: cell("prefill 2048, D 64, causal", FLASH, "× peer"),
+    must: 3,
+    excellent: 4,
+  },
+  {
+    name: "flash × onnxruntime-web, S 4096, causal",
+    measured: cell("prefill 4096, D 64, causal", FLASH, "× peer"),
+    must: 3,
+    excellent: 4,
+  },
+  {
+    name: "decode, 256 MiB of keys and values / BW",
+    measured: cell(DECODE, FLASH, "of BW"),
+    must: 0.80,
+    excellent: 0.92,
+  },
+  {
+    name: "decode speed, bfloat16 / float32 cache",
+    measured: (rows) => quotient(at(rows, DECODE, FLASH, "min ms"), at(rows, DECODE_HALF, FLASH, "min ms")),
+    must: 1.7,
+    excellent: 1.9,
+  },
+  {
+    name: "start: module KiB",
+    measured: (rows) => rows.map((r) => r["module KiB"]).find((x) => typeof x === "number") ?? null,
+    must: 300,
+    excellent: 120,
+    ceiling: true,
+  },
+  {
+    name: "start: compile + instantiate ms",
+    measured: (rows) =>
+      rows.map((r) => r["compile + instantiate ms"]).find((x) => typeof x === "number") ?? null,
+    must: 8,
+    excellent: 3,
+    ceiling: true,
+  },
+];
+
+/** Where the sections stand; null when none of the goals was measured. */
+export function judge(sections: readonly Section[]): Section | null {
+  const all = sections.flatMap((s) => s.rows);
+  const rows = GOALS.flatMap(({ name, measured, must, excellent, ceiling = false }): Row[] => {
+    const value = measured(all);
+    if (value === null) return [];
+    const reaches = (goal: number) => ceiling ? value <= goal : value >= goal;
+    const shortfall = Math.abs(value / must - 1) * 100;
+    const verdict = reaches(excellent)
+      ? "excellent"
+      : reaches(must)
+      ? "met"
+      : `missed by ${shortfall.toFixed(0)} %`;
+    return [{
+      goal: name,
+      measured: value,
+      must: `${ceiling ? "≤" : "≥"} ${must}`,
+      excellent: `${excellent}`,
+      verdict,
+    }];
+  });
+  return rows.length === 0
+    ? null
+    : { title: "Goals", rows, notes: ["Best times of this run; ratios of one run only."] };
+}
