@@ -18,7 +18,8 @@
  *
  * @module
  */
-export { type NestedArray, Tensor, type TensorData, type TensorOptions } from "./src/tensor.ts";
+export { type NestedArray, type TensorData, type TensorOptions } from "./src/tensor_data.ts";
+export { Tensor } from "./src/tensor.ts";
 export type { DType, TypedArray } from "./src/dtype.ts";
 export * as ops from "./src/ops/mod.ts";
 export type { DeviceName } from "./src/devices/device.ts";
@@ -53,8 +54,9 @@ export type {
 
 export * from "./src/masks/mod.ts";
 
-export type { Cache } from "./src/cache/cache.ts";
+export type { Cache, CacheSnapshot } from "./src/cache/cache.ts";
 export { DynamicCache } from "./src/cache/dynamic.ts";
+export { StaticCache } from "./src/cache/static.ts";
 
 export { type AttnImplementation, PretrainedConfig } from "./src/config.ts";
 export type { Fields, NumberRule } from "./src/config_fields.ts";
@@ -63,6 +65,7 @@ export {
   type AutoClass,
   AutoModel,
   AutoModelForCausalLM,
+  AutoModelForImageTextToText,
   type FromPretrainedOptions,
 } from "./src/from_pretrained.ts";
 export type { LoadProgress } from "./src/load_parameters.ts";

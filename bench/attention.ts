@@ -167,11 +167,8 @@ async function runShape(context: BenchContext, shape: AttentionShape): Promise<R
     }
     // A cache that fits the processor's is not read from memory, and the sweep would evict it.
     const streams = decode && kvBytesOf(shape) >= STREAMS_FROM;
-    const rates: number[] = [];
     const contestants: Contestant[] = [
-      ...(decode && !streams
-        ? []
-        : [{ name: "probe", run: () => rates.push(decode ? probe.bandwidth() : probe.p128()) }]),
+      ...(decode && !streams ? [] : [{ name: "probe", run: () => decode ? probe.sweep() : probe.peak() }]),
       ...[...ours, ...peers].map((c) => ({ name: c.name, run: () => c.call() })),
     ];
     const timings = await interleave(
@@ -179,22 +176,23 @@ async function runShape(context: BenchContext, shape: AttentionShape): Promise<R
       effort,
       (text) => context.progress(`${shape.name}: ${text}`),
     );
-    const best = Math.max(...rates.slice(effort.warmups));
-    const rival = Math.min(...peers.map((p) => timings.get(p.name)!.min));
+    const yardstick = (decode ? probe.bytes : probe.flops) / (timings.get("probe")?.cpu ?? NaN);
+    const rival = Math.min(...peers.map((p) => timings.get(p.name)!.cpu));
     return [...ours, ...peers].map((c): Row => {
-      const { min, median, rounds } = timings.get(c.name)!;
-      const rate = (decode ? kvBytesOf(shape) : flopsOf(shape)) / min / 1e6;
+      const { cpu, wall, median, rounds } = timings.get(c.name)!;
+      const rate = (decode ? kvBytesOf(shape) : flopsOf(shape)) / cpu;
       return {
         case: shape.name,
         implementation: c.name,
-        "min ms": min,
+        "cpu ms": cpu,
+        "wall ms": wall,
         "median ms": median,
         rounds,
-        "GFLOP/s": decode ? null : rate,
-        "GB/s": decode ? rate : null,
-        "of P128": decode ? null : rate / best,
-        "of BW": streams ? rate / best : null,
-        "× peer": rival === Infinity ? null : rival / min,
+        "GFLOP/s": decode ? null : rate / 1e6,
+        "GB/s": decode ? rate / 1e6 : null,
+        "of P128": decode ? null : rate / yardstick,
+        "of BW": streams ? rate / yardstick : null,
+        "× peer": rival === Infinity ? null : rival / cpu,
         "max error": errors.get(c.name)!,
       };
     });
@@ -223,7 +221,7 @@ export async function benchAttention(context: BenchContext): Promise<Section> {
       "GFLOP/s count the two products over the pairs the mask leaves (causal: the triangle), for every contestant.",
       "“model views”: the query permuted from (B, Q, H, D), keys and values a slice of a cache with spare room.",
       "Masks that eager and sdpa need are built before timing, as a model builds them once a forward.",
-      "“× peer”: the fastest peer's best time divided by this best time.",
+      "“× peer”: the fastest peer's time divided by this time.",
     ],
   };
 }

@@ -8,7 +8,7 @@ import { AutoModelForCausalLM, AutoTokenizer, type PreTrainedModel, Tensor } fro
 import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
 import { decoderGraph, PeerDecoder } from "./peers/llama.ts";
 import type { BenchContext, Row, Section } from "./report.ts";
-import { type Contestant, Elapsed, interleave, median } from "./timing.ts";
+import { type Contestant, cpuNow, Elapsed, interleave, median } from "./timing.ts";
 
 /** The folder of the demo model. */
 export const DEMO = new URL("../tests/models/demo/", import.meta.url);
@@ -30,28 +30,28 @@ interface Generator {
   generate(prompt: readonly number[], count: number, onToken?: () => void): Promise<number[]>;
   /** Logits of the last token of `prompt`. */
   logits(prompt: readonly number[]): Promise<Float32Array>;
-  close(): Promise<void>;
 }
 
-/** A model of ours as a {@linkcode Generator}. */
+/** The model with one implementation as a {@linkcode Generator}: it is swapped in before each call. */
 function generatorOf(name: string, model: PreTrainedModel): Generator {
   const ids = (prompt: readonly number[]) =>
     Tensor.from([...prompt], { dtype: "int32", shape: [1, prompt.length] });
   return {
     name,
     async generate(prompt, count, onToken = () => {}) {
+      await model.set_attn_implementation(name);
       using input_ids = ids(prompt);
       const streamer = { put: onToken, end: () => {} };
       using out = await model.generate({ input_ids, max_new_tokens: count, eos_token_id: null, streamer });
       return Array.from(await out.data(), Number).slice(prompt.length);
     },
     async logits(prompt) {
+      await model.set_attn_implementation(name);
       using input_ids = ids(prompt);
       const { logits } = await model.forward({ input_ids, use_cache: false, logits_to_keep: 1 });
       using last = logits!;
       return await last.data() as Float32Array;
     },
-    close: () => model.dispose(),
   };
 }
 
@@ -60,7 +60,6 @@ function generatorOfPeer(name: string, decoder: PeerDecoder): Generator {
     name,
     generate: (prompt, count, onToken) => decoder.generate(prompt, count, onToken),
     logits: async (prompt) => (await decoder.forward(prompt, 0, null)).logits,
-    close: () => decoder.close(),
   };
 }
 
@@ -82,17 +81,18 @@ async function measure(
 ): Promise<Row[]> {
   const contestants: Contestant[] = generators.map((g) => ({ name: g.name, run: () => run(g) }));
   const timings = await interleave(contestants, context.effort, (t) => context.progress(`${figure}: ${t}`));
-  const rival = context.peer === null ? null : timings.get(context.peer.name)!.min;
+  const rival = context.peer === null ? null : timings.get(context.peer.name)!.cpu;
   return generators.map((g): Row => {
-    const { min, median: middle, rounds } = timings.get(g.name)!;
+    const { cpu, wall, median: middle, rounds } = timings.get(g.name)!;
     return {
       figure,
       implementation: g.name,
-      "min ms": min,
+      "cpu ms": cpu,
+      "wall ms": wall,
       "median ms": middle,
       rounds,
-      "tokens/s": tokens / min * 1000,
-      "× peer": rival === null ? null : rival / min,
+      "tokens/s": tokens / cpu * 1000,
+      "× peer": rival === null ? null : rival / cpu,
     };
   });
 }
@@ -122,38 +122,36 @@ async function compare(
   return worst;
 }
 
+/** Most engine memory a fresh model uses for a prompt of 512, by implementation. */
+async function peakMemory(prompt: readonly number[]): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const implementation of IMPLEMENTATIONS) {
+    await using model = await AutoModelForCausalLM.from_pretrained(DEMO, {
+      attn_implementation: implementation,
+    });
+    await generatorOf(implementation, model).generate(prompt, 1);
+    rows.push({ figure: "peak engine memory", implementation, MiB: model.memory.peak / 2 ** 20 });
+  }
+  return rows;
+}
+
 /** Runs the bench. */
 export async function benchGenerate(context: BenchContext): Promise<Section> {
-  const generators: Generator[] = [];
-  const models: PreTrainedModel[] = [];
+  const { peer, depth } = context;
+  const decoder = peer === null ? null : await PeerDecoder.open(peer, decoderGraph(DEMO), DEMO);
+  const count = depth === "check" ? 12 : 48;
+  const rows: Row[] = [];
+  let error: number;
+  const [prompt, prompt512] = [await promptOf(64), await promptOf(512)];
   try {
-    for (const attn_implementation of IMPLEMENTATIONS) {
-      // A model each: every model has its own engine, so the peaks do not mix.
-      const model = await AutoModelForCausalLM.from_pretrained(DEMO, { attn_implementation });
-      models.push(model);
-      generators.push(generatorOf(attn_implementation, model));
-    }
-    if (context.peer !== null) {
-      const decoder = await PeerDecoder.open(context.peer, decoderGraph(DEMO), DEMO);
-      generators.push(generatorOfPeer(context.peer.name, decoder));
-    }
-    const count = context.depth === "check" ? 12 : 48;
-    const prompt = await promptOf(64);
-    const error = await compare(context, generators, prompt, count);
-    const notes = [
-      `Greedy tokens (${count} after a prompt of 64) are equal in all of them; logits differ by at most ${
-        error.toExponential(1)
-      }.`,
-      "The peer runs the same decoder from the same weights, widened to float32 (it has no bfloat16 products), with SkipSimplifiedLayerNormalization, RotaryEmbedding, QuickGelu and Attention-23; its cache goes in and out of every call, as this runtime does on this execution provider.",
-      "Decode: the median interval between two tokens of a call; min and median are over the calls.",
-    ];
-    const rows: Row[] = [];
-    if (context.depth === "check") {
-      rows.push(
-        ...generators.map((g) => ({ figure: `greedy tokens equal (${count})`, implementation: g.name })),
-      );
+    await using model = await AutoModelForCausalLM.from_pretrained(DEMO);
+    const generators = IMPLEMENTATIONS.map((name) => generatorOf(name, model));
+    if (decoder !== null) generators.push(generatorOfPeer(peer!.name, decoder));
+    error = await compare(context, generators, prompt, count);
+    if (depth === "check") {
+      const figure = `greedy tokens equal (${count})`;
+      rows.push(...generators.map((g) => ({ figure, implementation: g.name })));
     } else {
-      const prompt512 = await promptOf(512);
       rows.push(
         ...await measure(
           context,
@@ -163,22 +161,30 @@ export async function benchGenerate(context: BenchContext): Promise<Section> {
           (g) => g.generate(prompt, 1),
         ),
         ...await measure(context, "prefill 512", generators, 512, (g) => g.generate(prompt512, 1)),
-        // The middle interval of a call stands for all of them: a neighbour that takes the core for a moment would
-        // else decide, since 47 steps in a row are seldom left alone.
         ...await measure(context, "decode 48 after 64", generators, 1, async (g) => {
-          const times: number[] = [];
-          await g.generate(prompt, count, () => times.push(performance.now()));
-          return new Elapsed(median(times.slice(1).map((t, i) => t - times[i]!)));
+          const times: [wall: number, cpu: number][] = [];
+          await g.generate(prompt, count, () => times.push([performance.now(), cpuNow()]));
+          // The middle interval of a call stands for all: 47 steps in a row are seldom left alone.
+          const interval = (of: 0 | 1) => median(times.slice(1).map((t, i) => t[of] - times[i]![of]));
+          return new Elapsed(interval(0), interval(1));
         }),
-        ...models.map((m, i) => ({
-          figure: "peak engine memory",
-          implementation: IMPLEMENTATIONS[i]!,
-          MiB: m.memory.peak / 2 ** 20,
-        })),
       );
     }
-    return { title: "Generation (demo model: 5.1 M parameters, bfloat16)", rows, notes };
   } finally {
-    for (const g of generators) await g.close();
+    await decoder?.close();
   }
+  if (depth !== "check") rows.push(...await peakMemory(prompt512));
+  return {
+    title: "Generation (demo model: 5.1 M parameters, bfloat16)",
+    rows,
+    notes: [
+      `Greedy tokens (${count} after a prompt of 64) are equal in all of them; logits differ by at most ${
+        error.toExponential(1)
+      }.`,
+      "Ours is one model whose implementation is swapped before each call.",
+      "The peer runs the same decoder from the same weights, widened to float32 (it has no bfloat16 products), with SkipSimplifiedLayerNormalization, RotaryEmbedding, QuickGelu and Attention-23; its cache goes in and out of every call, as this runtime does on this execution provider.",
+      "Decode: the median interval between two tokens of a call; least and median are over the calls.",
+      "Peak engine memory: weights, cache and workspace of a fresh model after a prompt of 512.",
+    ],
+  };
 }

@@ -114,34 +114,34 @@ async function runShape(context: BenchContext, shape: LinearShape): Promise<Row[
       return [...errors].map(([n, error]) => ({ case: name, implementation: n, "max error": error }));
     }
     const streams = M === 1 && O * I * 4 >= STREAMS_FROM;
-    const rates: number[] = [];
     const probing: Contestant[] = M > 1
-      ? [{ name: "probe", run: () => rates.push(probe.p128()) }]
+      ? [{ name: "probe", run: () => probe.peak() }]
       : streams
-      ? [{ name: "probe", run: () => rates.push(probe.bandwidth()) }]
+      ? [{ name: "probe", run: () => probe.sweep() }]
       : [];
     const timings = await interleave(
       [...probing, ...contestants],
       effort,
       (t) => context.progress(`${name}: ${t}`),
     );
-    const best = Math.max(...rates.slice(effort.warmups));
-    const rival = peer === null ? null : timings.get(`${peer.name} MatMul`)!.min;
+    const yardstick = (M > 1 ? probe.flops : probe.bytes) / (timings.get("probe")?.cpu ?? NaN);
+    const rival = peer === null ? null : timings.get(`${peer.name} MatMul`)!.cpu;
     return contestants.map((c): Row => {
-      const { min, median, rounds } = timings.get(c.name)!;
-      const gflops = 2 * M * I * O / min / 1e6;
-      const gbytes = O * I * (c.name.includes("bfloat16") ? 2 : 4) / min / 1e6;
+      const { cpu, wall, median, rounds } = timings.get(c.name)!;
+      const flops = 2 * M * I * O / cpu;
+      const bytes = O * I * (c.name.includes("bfloat16") ? 2 : 4) / cpu;
       return {
         case: name,
         implementation: c.name,
-        "min ms": min,
+        "cpu ms": cpu,
+        "wall ms": wall,
         "median ms": median,
         rounds,
-        "GFLOP/s": M > 1 ? gflops : null,
-        "GB/s": M > 1 ? null : gbytes,
-        "of P128": M > 1 ? gflops / best : null,
-        "of BW": streams ? gbytes / best : null,
-        "× peer": rival === null ? null : rival / min,
+        "GFLOP/s": M > 1 ? flops / 1e6 : null,
+        "GB/s": M > 1 ? null : bytes / 1e6,
+        "of P128": M > 1 ? flops / yardstick : null,
+        "of BW": streams ? bytes / yardstick : null,
+        "× peer": rival === null ? null : rival / cpu,
         "max error": errors.get(c.name)!,
       };
     });

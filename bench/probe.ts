@@ -11,6 +11,7 @@
  *
  * @module
  */
+import { cpuNow } from "./timing.ts";
 
 const [I32, F32, V128] = [0x7f, 0x7d, 0x7b];
 const CHAINS = 12;
@@ -109,10 +110,14 @@ export function assembleProbe(): Uint8Array<ArrayBuffer> {
 
 /** The probes of this process. */
 export interface Probe {
-  /** Runs about `ms` milliseconds of multiply-adds and returns GFLOP/s. */
-  p128(ms?: number): number;
-  /** Reads the whole memory once and returns GB/s. */
-  bandwidth(): number;
+  /** Multiply-adds on registers, about 20 ms of them. */
+  peak(): void;
+  /** Floating-point operations of one `peak`. */
+  readonly flops: number;
+  /** Reads the whole memory once. */
+  sweep(): void;
+  /** Bytes of one `sweep`. */
+  readonly bytes: number;
 }
 
 /** Instantiates the probe with `mebibytes` of memory, all of it written so that every page is real. */
@@ -128,25 +133,21 @@ export function makeProbe(mebibytes = 256): Probe {
     peak(20_000);
     sweep(0, Math.min(4000, bytes / BYTES_PER_TURN));
   }
-  let turnsPerMs = 20_000;
+  const trial = 100_000;
+  const used = cpuNow();
+  peak(trial);
+  const turns = Math.ceil(trial * 20 / Math.max(0.5, cpuNow() - used));
   return {
-    p128(ms = 20) {
-      const turns = Math.max(1, Math.round(turnsPerMs * ms));
-      const start = performance.now();
+    flops: turns * FLOPS_PER_TURN,
+    peak() {
       const result = peak(turns);
-      const took = performance.now() - start;
       if (!Number.isFinite(result)) throw new Error(`The peak probe computed ${result}`);
-      turnsPerMs = turns / took;
-      return turns * FLOPS_PER_TURN / took / 1e6;
     },
-    bandwidth() {
-      const turns = bytes / BYTES_PER_TURN;
-      const start = performance.now();
-      const result = sweep(0, turns);
-      const took = performance.now() - start;
+    bytes,
+    sweep() {
+      const result = sweep(0, bytes / BYTES_PER_TURN);
       const expected = Math.imul(0x01010101, bytes / 16) | 0;
       if (result !== expected) throw new Error(`The read probe summed ${result}, expected ${expected}`);
-      return bytes / took / 1e6;
     },
   };
 }

@@ -21,7 +21,7 @@ import {
   significant,
 } from "./report.ts";
 import { benchStart } from "./start.ts";
-import { EFFORT } from "./timing.ts";
+import { EFFORT, interleave } from "./timing.ts";
 
 const BENCHES = {
   linear: benchLinear,
@@ -88,6 +88,9 @@ async function run(names: readonly Name[], options: Options): Promise<void> {
   };
   const sections: Section[] = [];
   for (const name of benches) {
+    // Closes the idle default engine: V8 counts the whole reservation of every engine as memory to be collected,
+    // and from 8 GiB on it does little else (NOTES.md).
+    await configure({});
     const section = await BENCHES[name]({ ...context, progress: (text) => progress(`${name}: ${text}`) });
     progress("");
     sections.push(section);
@@ -106,11 +109,17 @@ async function run(names: readonly Name[], options: Options): Promise<void> {
     sections.push(goals);
     if (!options.markdown) console.log(sectionText(goals));
   }
-  const best = (measure: () => number) => Math.max(...Array.from({ length: 5 }, measure));
+  const probed = await interleave(
+    [{ name: "peak", run: () => probe.peak() }, { name: "sweep", run: () => probe.sweep() }],
+    EFFORT.quick,
+  );
   const results: Results = {
     depth,
     machine: { ...facts, load_before, load_after: Deno.loadavg() },
-    probes: { "P128 GFLOP/s": best(() => probe.p128()), "BW GB/s": best(() => probe.bandwidth()) },
+    probes: {
+      "P128 GFLOP/s": probe.flops / probed.get("peak")!.cpu / 1e6,
+      "BW GB/s": probe.bytes / probed.get("sweep")!.cpu / 1e6,
+    },
     sections,
   };
   if (options.markdown) console.log(markdown(results));

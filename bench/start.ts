@@ -52,6 +52,7 @@ export async function benchStart(context: BenchContext): Promise<Section> {
     "imported ms": best(all, "imported_ms"),
     "model loaded ms": best(all, "loaded_ms"),
     "first token ms": best(all, "first_token_ms"),
+    "first token cpu ms": best(all, "cpu_ms"),
     "first token ms (median)": median(all.map((s) => s.first_token_ms)),
     processes: all.length,
   });

@@ -32,7 +32,8 @@ export async function expand(folder: URL = FOLDER): Promise<string> {
   for await (const entry of Deno.readDir(folder)) {
     if (entry.isFile && entry.name.endsWith(".wgsl")) stems.push(entry.name.slice(0, -5));
   }
-  let text = "// Written by kernels/expand.ts from kernels/*.wgsl: change those, then run it.\n\n" +
+  let text =
+    "// Written by kernels/expand.ts from kernels/*.wgsl: change those, then run it. Length: all kernels are here.\n\n" +
     "/** Text of every kernel by stem, with the directives of kernels/README.md. */\nexport const SHADERS = {\n";
   for (const stem of stems.sort()) {
     const source = shrink(await Deno.readTextFile(new URL(`${stem}.wgsl`, folder)));

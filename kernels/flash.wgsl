@@ -9,8 +9,13 @@
 //
 // A key block always starts at a multiple of 32 and a row only ever adds exact zeros for keys it cannot see, so
 // its result does not depend on the rows beside it.
+//
+// With few queries and many keys a tile would leave most of a GPU idle: SPLIT gives ranges of keys to different
+// workgroups and leaves the joining to flash_merge.wgsl (Flash-Decoding, Dao et al. 2023).
+//
+// Length: one kernel with all its mask forms, read from top to bottom.
 
-//#flags SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
+//#flags SPLIT=false SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
 const D: u32 = 64u; //#constant
 const DV: u32 = 64u; //#constant
 const TY: u32 = 16u; //#constant
@@ -70,12 +75,16 @@ struct Params {
   window_right: i32,
   scaling: f32,
   softcap: f32,
+  splits: u32,
+  split_keys: u32, // a multiple of BK
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> query: array<f32>; //#storage QUERY
 @group(0) @binding(2) var<storage, read> key: array<f32>; //#storage KEY
 @group(0) @binding(3) var<storage, read> value: array<f32>; //#storage VALUE
-//#if OUT4
+//#if SPLIT
+//| @group(0) @binding(4) var<storage, read_write> parts: array<vec4<f32>>; // (B, H, Q, splits, 1 + DV4): (m, l, 0, 0), then the sum
+//#elif OUT4
 //| @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>; // (B, Q, H, Dv)
 //#else
 @group(0) @binding(4) var<storage, read_write> out: array<f32>; // (B, Q, H, Dv)
@@ -124,7 +133,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   let b = wg.z;
   let head0 = wg.y * p.pack;
   let kv_head = head0 / p.groups;
+  //#if SPLIT
+  //| let split = wg.x % p.splits;
+  //| let row0 = wg.x / p.splits * BQ;
+  //#else
   let row0 = wg.x * BQ;
+  //#endif
   let rows = p.q * p.pack;
   let k_base = p.k_offset + b * p.k_b + kv_head * p.k_h;
   let v_base = p.v_offset + b * p.v_b + kv_head * p.v_h;
@@ -146,6 +160,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   //#endif
   //#if RIGHT
   end = min(end, high + p.query_offset + p.window_right + 1);
+  //#endif
+  //#if SPLIT
+  //| begin = max(begin, i32(split * p.split_keys));
+  //| end = min(end, i32((split + 1u) * p.split_keys));
   //#endif
 
   // This invocation's four rows.
@@ -332,6 +350,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   for (var i = 0u; i < 8u; i++) {
     l += joint[ty * 8u + i];
   }
+  //#if SPLIT
+  //| let scale = vec4<f32>(1.0);
+  //#else
   var shrink = vec4<f32>(1.0);
   //#if SINKS
   let head = min(head0 + row / p.q, vec4<u32>(p.heads - 1u)) * p.sinks_stride + p.sinks_offset;
@@ -346,16 +367,24 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   //#if LSE
   let sums = select(vec4<u32>(0xff800000u), bitcast<vec4<u32>>(m + log(max(l, vec4<f32>(1.0e-30)))), some);
   //#endif
+  //#endif
   //#unroll DEEP
   for (var r = 0u; r < rolled(4u); r++) {
     if (row[r] < rows) {
       let h = head0 + row[r] / p.q;
+      //#if SPLIT
+      //| let at = (((b * p.heads + h) * p.q + place[r]) * p.splits + split) * (DV4 + 1u);
+      //| if (tx == 0u) { parts[at] = vec4<f32>(m[r], l[r], 0.0, 0.0); }
+      //#else
       let at = p.out_offset + ((b * p.q + place[r]) * p.heads + h) * DV;
+      //#endif
       //#unroll
       for (var c = 0u; c < NI; c++) {
         let d = (tx + c * 8u) * 4u;
         let x = pick(r, o[c], o[NI + c], o[2u * NI + c], o[3u * NI + c]) * scale[r];
-        //#if OUT4
+        //#if SPLIT
+        //| if (d < DV) { parts[at + 1u + d / 4u] = x; }
+        //#elif OUT4
         //| if (d < DV) { out[(at + d) / 4u] = x; }
         //#else
         if (d < DV) { out[at + d] = x.x; }

@@ -6,6 +6,7 @@
 
 //#flags HAS_BIAS=true VECTOR=false
 const ROWS: u32 = 4u; //#constant
+const TOTALS: u32 = (ROWS + 3u) / 4u;
 const X_TURNS: u32 = (ROWS * 16u + 63u) / 64u;
 const PITCH: u32 = 5u; // 16 values of a lane and a pad of one vec4 against bank conflicts
 
@@ -70,7 +71,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   let o0 = wg.x * 16u;
   let row0 = wg.y * ROWS;
   var acc: array<f32, ROWS>; //#scalars
-  var total: array<f32, ROWS>; //#scalars
+  var total: array<f32, TOTALS>; //#scalars
   for (var first = 0u; first < p.i; first += 1024u) {
     //#unroll
     for (var r = 0u; r < ROWS; r++) {
@@ -112,25 +113,26 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       part[r * 64u + t] = acc[r];
     }
     workgroupBarrier();
+    // Each of the four invocations of an output joins every fourth row.
     //#unroll
-    for (var r = 0u; r < ROWS; r++) {
+    for (var i = 0u; i < TOTALS; i++) {
+      let r = min(lane_s + i * 4u, ROWS - 1u);
       //#unroll
       for (var s = 0u; s < 4u; s++) {
-        total[r] += part[r * 64u + lane_o * 4u + s];
+        total[i] += part[r * 64u + lane_o * 4u + s];
       }
     }
   }
   let o = o0 + lane_o;
-  if (lane_s == 0u && o < p.o) {
-    //#unroll
-    for (var r = 0u; r < ROWS; r++) {
-      if (row0 + r < p.m) {
-        //#if HAS_BIAS
-        out[p.out_offset + (row0 + r) * p.out_row + o] = total[r] + load_bias(p.bias_offset + o * p.bias_stride);
-        //#else
-        //| out[p.out_offset + (row0 + r) * p.out_row + o] = total[r];
-        //#endif
-      }
+  //#unroll
+  for (var i = 0u; i < TOTALS; i++) {
+    let r = lane_s + i * 4u;
+    if (r < ROWS && row0 + r < p.m && o < p.o) {
+      //#if HAS_BIAS
+      out[p.out_offset + (row0 + r) * p.out_row + o] = total[i] + load_bias(p.bias_offset + o * p.bias_stride);
+      //#else
+      //| out[p.out_offset + (row0 + r) * p.out_row + o] = total[i];
+      //#endif
     }
   }
 }

@@ -12,12 +12,12 @@ import { WasmEngine } from "./devices/wasm/engine.ts";
 import { type DType, isFloat } from "./dtype.ts";
 import { InvalidArgument, ModelFileError } from "./errors.ts";
 import { openFolder } from "./hub/files.ts";
-import type { Weights } from "./hub/safetensors.ts";
 import { openWeights } from "./hub/weights.ts";
 import { Parameters } from "./layers/parameter.ts";
 import { loadParameters, type LoadProgress, planMemory } from "./load_parameters.ts";
-import { type ModelClasses, MODELS } from "./models/mod.ts";
-import { applyImplementation, type PreTrainedModel } from "./models/pretrained.ts";
+import { type Architecture, type BuildModel, MODELS } from "./models/mod.ts";
+import { applyImplementation } from "./models/plans.ts";
+import type { PreTrainedModel } from "./models/pretrained.ts";
 import { warnOnce } from "./notice.ts";
 
 /** Options of `from_pretrained`. */
@@ -39,8 +39,7 @@ export interface FromPretrainedOptions {
 const OPTIONS = ["attn_implementation", "config", "dtype", "device", "progress_callback", "signal"];
 
 async function fromPretrained(
-  task: string,
-  choose: (classes: ModelClasses) => ModelClasses["base"] | undefined,
+  [task, choose]: Task,
   folder: string | URL,
   options: FromPretrainedOptions,
 ): Promise<PreTrainedModel> {
@@ -67,13 +66,14 @@ async function fromPretrained(
     );
   }
   const config = given?.clone() ?? await loadConfig(files, read);
-  const classes = MODELS[modelType(config, Object.keys(MODELS))]!;
-  const Model = choose(classes);
-  if (Model === undefined) {
+  const architecture = MODELS[modelType(config, Object.keys(MODELS))]!;
+  const build = choose(architecture);
+  if (build === undefined) {
+    const fitting = TASKS.filter(([, of]) => of(architecture) !== undefined).map(([name]) => name);
     throw new InvalidArgument(
       `Cannot load ${files.describe()} with ${task}: model type ${
         String(config["model_type"])
-      } has no such head`,
+      } has no such head; use ${fitting.join(" or ")}`,
     );
   }
   const requested = options.attn_implementation ?? config._attn_implementation;
@@ -93,13 +93,13 @@ async function fromPretrained(
       progress: progress_callback,
       signal,
     });
-    const parameters = new Parameters(tensors, basePrefix(weights));
+    const parameters = new Parameters(tensors, prefixOf(architecture, tensors));
     try {
-      const model = new Model({ config, parameters, device, why });
-      dropUnused(parameters, files.describe());
+      const model = build({ config, parameters, device, why });
+      dropUnused(parameters, architecture, files.describe());
       return model;
     } catch (error) {
-      for (const t of tensors.values()) t[Symbol.dispose]();
+      for (const p of parameters) p.tensor[Symbol.dispose]();
       throw error;
     }
   } catch (error) {
@@ -108,18 +108,16 @@ async function fromPretrained(
   }
 }
 
-/** Checkpoints of a model with a head keep the decoder under `model.`; those of a bare model do not. */
-function basePrefix(weights: Weights): string {
-  const names = [...weights.tensors.keys()];
+/** Checkpoints of a model with a head keep the base model under a prefix; those of a bare model do not. */
+function prefixOf({ prefix }: Architecture, tensors: ReadonlyMap<string, unknown>): string {
+  const names = [...tensors.keys()];
   if (names.length === 0) throw new ModelFileError("Cannot build the model: the checkpoint holds no tensors");
-  return names.some((name) => name.startsWith("model.")) ? "model." : "";
+  return names.some((name) => name.startsWith(prefix)) ? prefix : "";
 }
 
-function dropUnused(parameters: Parameters, where: string): void {
-  const unused = parameters.dropUnused();
-  // A head is expected to be left over when the bare model is loaded, or the embedding stands for it.
-  const surprising = unused.filter((name) =>
-    name !== "lm_head.weight" && !name.endsWith("rotary_emb.inv_freq")
+function dropUnused(parameters: Parameters, { unused: expected = [] }: Architecture, where: string): void {
+  const surprising = parameters.dropUnused().filter((name) =>
+    !name.endsWith("rotary_emb.inv_freq") && !expected.some((start) => name.startsWith(start))
   );
   if (surprising.length > 0) {
     const shown = surprising.slice(0, 5).join(", ");
@@ -131,6 +129,15 @@ function dropUnused(parameters: Parameters, where: string): void {
     );
   }
 }
+
+type Task = readonly [name: string, choose: (architecture: Architecture) => BuildModel | undefined];
+
+/** What the loaders are called, and which model of an architecture each of them builds. */
+const TASKS: readonly Task[] = [
+  ["AutoModel", (a) => a.base],
+  ["AutoModelForCausalLM", (a) => a.causal_lm],
+  ["AutoModelForImageTextToText", (a) => a.image_text_to_text],
+];
 
 /** A loader of one kind of models. */
 export interface AutoClass {
@@ -149,7 +156,7 @@ export const AutoModel: AutoClass = {
    * @throws {DeviceUnavailable} when the device does not exist here
    */
   async from_pretrained(folder: string | URL, options: FromPretrainedOptions = {}): Promise<PreTrainedModel> {
-    return await fromPretrained("AutoModel", (c) => c.base, folder, options);
+    return await fromPretrained(TASKS[0]!, folder, options);
   },
 };
 
@@ -164,6 +171,21 @@ export const AutoModelForCausalLM: AutoClass = {
    * @throws {DeviceUnavailable} when the device does not exist here
    */
   async from_pretrained(folder: string | URL, options: FromPretrainedOptions = {}): Promise<PreTrainedModel> {
-    return await fromPretrained("AutoModelForCausalLM", (c) => c.causal_lm, folder, options);
+    return await fromPretrained(TASKS[1]!, folder, options);
+  },
+};
+
+/** Loads models that continue text about images. */
+export const AutoModelForImageTextToText: AutoClass = {
+  /**
+   * Loads a local model folder: `config.json` and safetensors.
+   *
+   * @throws {ModelFileError} for missing or malformed files
+   * @throws {InvalidArgument} for an unknown option, implementation or sub-config
+   * @throws {OutOfMemory} when the weights do not fit, before anything is read
+   * @throws {DeviceUnavailable} when the device does not exist here
+   */
+  async from_pretrained(folder: string | URL, options: FromPretrainedOptions = {}): Promise<PreTrainedModel> {
+    return await fromPretrained(TASKS[2]!, folder, options);
   },
 };

@@ -177,6 +177,14 @@ everywhere("reorder_cache picks rows of the batch, also more or fewer than there
   for (const t of [k, v]) t[Symbol.dispose]();
 });
 
+liveTest("a cache refuses to move to an unknown device, empty or not", async () => {
+  using cache = new DynamicCache();
+  await assertRejects(() => cache.to("cuda" as never), InvalidArgument, "cuda");
+  await update(cache, 0, 1, 3);
+  await assertRejects(() => cache.to("cuda" as never), InvalidArgument, "cuda");
+  assertEquals(await update(cache, 0, 4, 1), upTo(4));
+});
+
 withGpu("to() moves the states, and they grow on", async () => {
   using cache = new DynamicCache();
   await update(cache, 0, 1, 5);
@@ -219,7 +227,6 @@ liveTest("a disposed cache holds nothing and is empty", async () => {
   cache[Symbol.dispose]();
   cache[Symbol.dispose]();
   assertEquals([cache.get_seq_length(), liveBuffers()], [0, 0]);
-  await assertRejects(() => cache.to("cuda" as never), InvalidArgument);
 });
 
 reportSkipped();

@@ -252,7 +252,6 @@ everywhere("int64 beyond 32 bits stays on the host and is refused on a device", 
   assertEquals(await t.tolist(), [1, 2 ** 31]);
   const refused = assertThrows(() => ops.cat([t, t]), InvalidArgument);
   assertStringIncludes(refused.message, "element 1");
-  assertStringIncludes(refused.message, "32 bits");
 });
 
 /** Conversions by `to(dtype)`: values, from, to, and what comes out. */
@@ -362,13 +361,14 @@ liveTest("a disposed tensor is refused by every use, and still tells its shape",
 });
 
 liveTest("making a tensor touches no device; using it allocates once", () => {
+  const before = liveBuffers();
   const t = Tensor.from([1.5, 2]);
   using gpu = Tensor.from([1.5], { device: "webgpu" });
-  assertEquals([liveBuffers(), gpu.device], [0, "webgpu"]);
+  assertEquals([liveBuffers() - before, gpu.device], [0, "webgpu"]);
   using a = ops.neg(t);
-  assertEquals(liveBuffers(), 2);
+  assertEquals(liveBuffers() - before, 2);
   using b = ops.neg(t);
-  assertEquals([liveBuffers(), a.shape, b.shape], [3, [2], [2]]);
+  assertEquals([liveBuffers() - before, a.shape, b.shape], [3, [2], [2]]);
   t[Symbol.dispose]();
 });
 

@@ -7,7 +7,7 @@ import { PretrainedConfig } from "../config.ts";
 import { AttentionRefused, InvalidArgument } from "../errors.ts";
 import { ALL_MASK_ATTENTION_FUNCTIONS } from "../masks/interface.ts";
 import type { MaskFunction } from "../masks/types.ts";
-import { tidy } from "../scope.ts";
+import { tidy, tidySettled } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
 import { attentionFunction, builtinOf } from "./builtin.ts";
 import { checkOperands } from "./attend.ts";
@@ -142,7 +142,7 @@ export async function attention(
       }));
       return lse === null ? { attn_output, attn_weights } : { attn_output, attn_weights, lse };
     }
-    const [attn_output, attn_weights] = await fn(module, query, key, value, mask, kwargs);
+    const [attn_output, attn_weights] = await tidySettled(() => fn(module, query, key, value, mask, kwargs));
     return { attn_output, attn_weights };
   } finally {
     if (mask !== attention_mask && mask instanceof Tensor) mask[Symbol.dispose]();

@@ -42,13 +42,14 @@ export function flash(
 ): Attended {
   checkKwargs(kwargs, query.shape[1] ?? 0);
   const given = paddingMask(attention_mask, query.shape[0]!);
-  const columns = given?.shape[1] ?? Infinity;
-  const cut = key.shape[2]! > columns;
-  using shorterKey = cut ? slice(key, 2, 0, columns) : null;
-  using shorterValue = cut ? slice(value, 2, 0, columns) : null;
-  const k = shorterKey ?? key;
-  const v = shorterValue ?? value;
-  const [q, n] = [query.shape[2]!, k.shape[2]!];
+  const [q, slots] = [query.shape[2]!, key.shape[2]!];
+  // Positions are counted back from the last key, so slots of a static cache that no token has filled go first.
+  const filled = kwargs.query_offset === undefined ? slots : kwargs.query_offset + q;
+  const n = Math.min(slots, filled, given?.shape[1] ?? slots);
+  using filledKey = n < slots ? slice(key, 2, 0, n) : null;
+  using filledValue = n < slots ? slice(value, 2, 0, n) : null;
+  const k = filledKey ?? key;
+  const v = filledValue ?? value;
   if (query.size === 0 || k.size === 0) {
     throw new InvalidArgument(
       `Cannot run flash attention on query [${query.shape}] and key [${k.shape}]: no dimension may be 0`,
@@ -56,7 +57,7 @@ export function flash(
   }
   const causal = kwargs.is_causal ?? module.is_causal ?? true;
   const window = windowOf(kwargs.sliding_window ?? null, causal, n);
-  using padding = given === null ? null : lastColumns(given, n);
+  using padding = given === null ? null : columnsOf(given, slots, n);
   const extent = { batch: query.shape[0]!, queries: q, keys: n, causal, window };
   using sequences = sequenceMask(padding, kwargs.position_ids, extent, query.device);
   const options: Omit<AttendOptions, "algorithm"> = {
@@ -85,9 +86,10 @@ function paddingMask(mask: AttentionMask, batch: number): Tensor | null {
   );
 }
 
-/** A mask wider than the keys keeps its last columns; a narrower one already cut the keys. */
-function lastColumns(mask: Tensor, n: number): Tensor {
-  return slice(mask, 1, mask.shape[1]! - n);
+/** The columns of the first `n` keys: a mask wider than the `slots` ends with them, a narrower one begins with them. */
+function columnsOf(mask: Tensor, slots: number, n: number): Tensor {
+  const first = Math.max(0, mask.shape[1]! - slots);
+  return slice(mask, 1, first, first + n);
 }
 
 /** Window w sees the token and the w − 1 before it; without causality, w to both sides. */

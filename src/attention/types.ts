@@ -45,6 +45,8 @@ export interface AttentionKwargs {
   position_ids?: Tensor | null;
   /** Kernels `sdpa` may use, the preferred one first; default: what `sdpa_kernel` selected. */
   sdpa_backends?: readonly SDPBackend[];
+  /** Where the first query sits among the keys: given when those behind the last one are slots that no token has filled. */
+  query_offset?: number;
   /** Return the weights, whatever the implementation. */
   output_attentions?: boolean;
   /** Whatever the caller passed to `forward`. */

@@ -6,6 +6,12 @@
 import type { DeviceName } from "../devices/device.ts";
 import type { Tensor } from "../tensor.ts";
 
+/** What a cache held at one moment. It is valid until the cache goes back further than that, and is disposed. */
+export interface CacheSnapshot extends Disposable {
+  /** Makes the cache hold that again. */
+  restore(): void;
+}
+
 /** Keys and values of past tokens, per layer. Disposable; `using` works. */
 export interface Cache extends Disposable {
   /** Adds key and value states (B, Hkv, N, D) of `layer_idx` and returns what attention must use, as views that belong to the caller. */
@@ -27,12 +33,14 @@ export interface Cache extends Disposable {
   readonly is_compileable: boolean;
   /** Where the states live; null while there are none. */
   readonly device: DeviceName | null;
-  /** Moves the states to another device. */
+  /** Moves the states to another device. On an error nothing has moved. */
   to(device: DeviceName): Promise<this>;
-  /** Removes the last −n tokens (n ≤ 0). */
+  /** Removes the last −n tokens (n ≤ 0). A layer whose window has moved on cannot go back. */
   crop(n: number): void;
   /** Forgets everything. */
   reset(): void;
   /** Reorders the batch: row i becomes what row beam_idx[i] was. */
   reorder_cache(beam_idx: Tensor): void;
+  /** What the cache holds now, to go back to when a forward fails half-way: it shares storage and copies nothing. */
+  snapshot(): CacheSnapshot;
 }

@@ -8,7 +8,7 @@ import type { Cache } from "../cache/cache.ts";
 import { DynamicCache } from "../cache/dynamic.ts";
 import type { PretrainedConfig } from "../config.ts";
 import { InvalidArgument } from "../errors.ts";
-import { checkIds, extraKwargs } from "../models/inputs.ts";
+import { checkCache, checkIds, extraKwargs } from "../models/inputs.ts";
 import { reshape } from "../ops/shape.ts";
 import { hostData, Tensor } from "../tensor.ts";
 import { chooser, type SamplingOptions } from "./sampling.ts";
@@ -186,12 +186,7 @@ function checkParts({ streamer, past_key_values, signal }: GenerateOptions): voi
   if (streamer !== undefined && !has(streamer, "put", "end")) {
     refuse("streamer", "an object with put(tokens) and end()");
   }
-  if (
-    past_key_values !== undefined && past_key_values !== null &&
-    !has(past_key_values, "update", "get_seq_length")
-  ) {
-    refuse("past_key_values", "a cache such as new DynamicCache(), or nothing");
-  }
+  checkCache(past_key_values);
   if (signal !== undefined && !(signal instanceof AbortSignal)) refuse("signal", "an AbortSignal");
 }
 

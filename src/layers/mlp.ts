@@ -1,5 +1,5 @@
-/** Gated feed-forward layer. @module */
-import { gelu, mul, quick_gelu, relu, silu_mul } from "../ops/elementwise.ts";
+/** Feed-forward layers. @module */
+import { gelu, mul, quick_gelu, relu, silu, silu_mul } from "../ops/elementwise.ts";
 import { tidy } from "../scope.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Linear } from "./linear.ts";
@@ -7,17 +7,22 @@ import type { Linear } from "./linear.ts";
 /** Activation functions by the names devices use. */
 export type Activation = "silu" | "gelu" | "gelu_tanh" | "relu" | "quick_gelu";
 
-/** `act(gate) · up` for each activation. */
-const GATES: Readonly<Record<Activation, (gate: Tensor, up: Tensor) => Tensor>> = {
-  silu: silu_mul,
-  gelu: (gate, up) => mul(gelu(gate), up),
-  gelu_tanh: (gate, up) => mul(gelu(gate, { approximate: "tanh" }), up),
-  relu: (gate, up) => mul(relu(gate), up),
-  quick_gelu: (gate, up) => mul(quick_gelu(gate), up),
+/** A feed-forward layer of any kind. */
+export interface FeedForward {
+  /** (…, E) → (…, E). */
+  forward(x: Tensor): Tensor;
+}
+
+const ACTIVATE: Readonly<Record<Activation, (x: Tensor) => Tensor>> = {
+  silu,
+  gelu: (x) => gelu(x),
+  gelu_tanh: (x) => gelu(x, { approximate: "tanh" }),
+  relu,
+  quick_gelu,
 };
 
 /** `down(act(gate(x)) · up(x))` (Shazeer 2020, GLU variants). */
-export class GatedMLP {
+export class GatedMLP implements FeedForward {
   constructor(
     readonly gate: Linear,
     readonly up: Linear,
@@ -27,6 +32,23 @@ export class GatedMLP {
 
   /** (…, E) → (…, E). */
   forward(x: Tensor): Tensor {
-    return tidy(() => this.down.forward(GATES[this.activation](this.gate.forward(x), this.up.forward(x))));
+    return tidy(() => {
+      const [gate, up] = [this.gate.forward(x), this.up.forward(x)];
+      // SwiGLU is one kernel.
+      const gated = this.activation === "silu"
+        ? silu_mul(gate, up)
+        : mul(ACTIVATE[this.activation](gate), up);
+      return this.down.forward(gated);
+    });
+  }
+}
+
+/** `down(act(up(x)))` (Vaswani et al. 2017). */
+export class MLP implements FeedForward {
+  constructor(readonly up: Linear, readonly down: Linear, readonly activation: Activation) {}
+
+  /** (…, E) → (…, E). */
+  forward(x: Tensor): Tensor {
+    return tidy(() => this.down.forward(ACTIVATE[this.activation](this.up.forward(x))));
   }
 }

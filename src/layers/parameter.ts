@@ -10,12 +10,14 @@ import type { Tensor } from "../tensor.ts";
 export interface Parameter {
   readonly name: string;
   tensor: Tensor;
+  /** Undoes what was done to the weight when the model was built, for saving it; absent where nothing was. */
+  restore?: (tensor: Tensor) => Tensor;
 }
 
 /** All weights of a model by their name in the checkpoint. */
 export class Parameters {
-  readonly #all = new Map<string, Parameter>();
-  readonly #taken = new Set<string>();
+  #all = new Map<string, Parameter>();
+  #taken = new Set<string>();
   readonly #prefix: string;
 
   /** Holds `tensors`; `prefix` is put before every name a layer asks for. */
@@ -24,19 +26,22 @@ export class Parameters {
     this.#prefix = prefix;
   }
 
-  /** The same weights, asked for under a longer prefix. */
-  under(
-    prefix: string,
-  ): { take(name: string, shape: readonly number[]): Parameter; has(name: string): boolean } {
-    return {
-      take: (name, shape) => this.take(`${prefix}.${name}`, shape),
-      has: (name) => this.has(`${prefix}.${name}`),
-    };
+  /** The same weights, asked for without `prefix.` before their names. */
+  under(prefix: string): Parameters {
+    const inner = new Parameters(new Map(), `${this.#prefix}${prefix}.`);
+    inner.#all = this.#all;
+    inner.#taken = this.#taken;
+    return inner;
   }
 
   /** Whether the checkpoint has a weight. */
   has(name: string): boolean {
     return this.#all.has(this.#prefix + name);
+  }
+
+  /** As {@linkcode Parameters.has}, for a weight outside the prefix. */
+  hasAbsolute(full: string): boolean {
+    return this.#all.has(full);
   }
 
   /**

@@ -8,6 +8,7 @@ import type { Device } from "../devices/device.ts";
 import { keep } from "../scope.ts";
 import { placeOf } from "../ops/place.ts";
 import { Tensor } from "../tensor.ts";
+import type { PositionEncoding } from "./attention.ts";
 
 /** How frequencies are derived from the head dimension. */
 export interface RotaryScaling {
@@ -78,6 +79,14 @@ export class RotaryEmbedding implements Disposable {
     this.#table?.[Symbol.dispose]();
     this.#table = table;
     this.#home = device;
+  }
+
+  /**
+   * The encoding of `positions` (B, N) int32, which reach up to `last`. The table grows to hold them.
+   */
+  at(positions: Tensor, last: number, device: Device): PositionEncoding {
+    this.reach(last, device);
+    return (query, key) => [this.forward(query, positions), this.forward(key, positions)];
   }
 
   /** x (B, H, N, D) rotated by positions (B, N), after {@linkcode RotaryEmbedding.reach}. */

@@ -5,7 +5,8 @@
  */
 import type { DeviceName } from "../devices/device.ts";
 import type { DType } from "../dtype.ts";
-import type { NestedArray, Tensor } from "../tensor.ts";
+import type { NestedArray } from "../tensor_data.ts";
+import type { Tensor } from "../tensor.ts";
 
 /** Whether query position `q_idx` may attend to key position `kv_idx`; positions are absolute. Must be pure. */
 export type MaskFunction = (batch_idx: number, head_idx: number, q_idx: number, kv_idx: number) => boolean;

@@ -7,7 +7,9 @@ import type { SDPBackend } from "../attention/sdpa_kernel.ts";
 import type { Cache } from "../cache/cache.ts";
 import { InvalidArgument } from "../errors.ts";
 import { isFloat } from "../dtype.ts";
-import { hostData, type NestedArray, Tensor } from "../tensor.ts";
+import type { AttentionMask, BlockMaskLike } from "../masks/types.ts";
+import { hostData, Tensor } from "../tensor.ts";
+import type { NestedArray } from "../tensor_data.ts";
 
 /** Arguments of {@linkcode PreTrainedModel.forward}; unknown keys go to the attention function while a user's is active. */
 export interface ForwardInputs {
@@ -15,8 +17,11 @@ export interface ForwardInputs {
   input_ids?: Tensor;
   /** (B, N, E) float32, instead of ids. */
   inputs_embeds?: Tensor;
-  /** (B, past + N) with 1 for real tokens, or a finished 4-D mask. */
-  attention_mask?: Tensor | NestedArray | null;
+  /**
+   * (B, past + N) with 1 for real tokens, or a finished 4-D or block mask; where layers differ in type, also
+   * finished masks by layer type.
+   */
+  attention_mask?: Tensor | NestedArray | BlockMaskLike | Readonly<Record<string, AttentionMask>> | null;
   /** (B, N) or (1, N); default: continuing the cache. */
   position_ids?: Tensor | NestedArray | null;
   /** Keys and values of past tokens; extended in place. */
@@ -29,6 +34,10 @@ export interface ForwardInputs {
   output_hidden_states?: boolean;
   /** Overrides `config.is_causal` for this call. */
   is_causal?: boolean;
+  /** Images of a vision model, (images, C, H, W) floats: as many as the ids have places for. */
+  pixel_values?: Tensor;
+  /** (B, N) segments of an encoder's tokens; default 0. */
+  token_type_ids?: Tensor | NestedArray;
   /** Compute logits of the last n positions only; 0 means all. */
   logits_to_keep?: number;
   /** Kernels `sdpa` may use, the preferred one first; default: what `sdpa_kernel` selected when the call began. */
@@ -53,7 +62,7 @@ export interface ForwardOutput {
   hidden_states?: Tensor[];
 }
 
-/** Keys `forward` knows. */
+/** Keys `forward` of every model knows. */
 export const FORWARD_KEYS: readonly string[] = [
   "input_ids",
   "inputs_embeds",
@@ -143,6 +152,23 @@ export function checkIds(input_ids: unknown, vocab_size: number): Tensor {
 }
 
 /**
+ * Checks a cache: something with the methods of one, or nothing.
+ *
+ * @throws {InvalidArgument}
+ */
+export function checkCache(cache: unknown): Cache | null {
+  if (cache === null || cache === undefined) return null;
+  const has = (name: string) =>
+    typeof cache === "object" && typeof (cache as Record<string, unknown>)[name] === "function";
+  if (!["update", "get_seq_length", "get_mask_sizes", "to", "snapshot"].every(has)) {
+    throw new InvalidArgument(
+      `Cannot run the model with past_key_values of ${typeof cache}: expected a cache such as new DynamicCache(), or nothing`,
+    );
+  }
+  return cache as Cache;
+}
+
+/**
  * Checks embeddings: (B, N, E) floats.
  *
  * @throws {InvalidArgument}
@@ -198,4 +224,17 @@ export function positionsOf(
 /** The same values in a tensor of our own on `device`, so that the caller's tensor is not tied to the model. */
 export function ownCopy(t: Tensor, device: Tensor["device"]): Tensor {
   return Tensor.ofHost(hostData(t), t.dtype, t.shape, device);
+}
+
+/** As {@linkcode ownCopy}, also for values that only a device holds. */
+export async function ownOn(t: Tensor, device: Tensor["device"]): Promise<Tensor> {
+  return t.storage.host === null ? await t.to(device) : ownCopy(t, device);
+}
+
+/** Whether a caller's mask is a record of masks by layer type. */
+export function isMaskRecord(
+  mask: ForwardInputs["attention_mask"],
+): mask is Readonly<Record<string, AttentionMask>> {
+  return typeof mask === "object" && mask !== null && !Array.isArray(mask) && !(mask instanceof Tensor) &&
+    !("kv_num_blocks" in mask);
 }

@@ -1,24 +1,130 @@
 /**
- * Masks on their way from a builder to the layers.
+ * The masks of a forward, from the builders to the layers.
  *
  * @module
  */
+import type { PretrainedConfig } from "../config.ts";
 import type { DeviceName } from "../devices/device.ts";
-import type { AttentionMask } from "../masks/types.ts";
+import { InvalidArgument } from "../errors.ts";
+import {
+  create_bidirectional_mask,
+  create_causal_mask,
+  create_chunked_causal_mask,
+  create_sliding_window_causal_mask,
+} from "../masks/create.ts";
+import type { AttentionMask, MaskArgs } from "../masks/types.ts";
 import { Tensor } from "../tensor.ts";
-import { ownCopy } from "./inputs.ts";
+import type { Call } from "./call.ts";
+import { isMaskRecord, ownOn } from "./inputs.ts";
 
-/**
- * A mask the forward may dispose: builders pass a caller's finished mask through, which then is copied, and moved
- * if it was made for another device.
- */
-export async function ownedMask(
-  mask: AttentionMask,
-  given: unknown,
-  device: DeviceName,
-): Promise<AttentionMask> {
-  if (!(mask instanceof Tensor)) return mask;
-  if (mask !== given && mask.device === device) return mask;
-  if (mask.storage.host !== null) return ownCopy(mask, device);
-  return await mask.to(device);
+/** Layer type → builder. `encoder` layers see everything. */
+const BUILDERS = {
+  full_attention: create_causal_mask,
+  sliding_attention: create_sliding_window_causal_mask,
+  chunked_attention: create_chunked_causal_mask,
+  encoder: create_bidirectional_mask,
+} as const;
+
+/** A layer type that masks can be built for. */
+export type LayerType = keyof typeof BUILDERS;
+
+/** The masks of one forward by layer type. They belong to the forward, which disposes them. */
+export class LayerMasks implements Disposable {
+  readonly #masks = new Map<string, AttentionMask>();
+
+  private constructor() {}
+
+  /**
+   * Builds one mask per distinct type from the call's `attention_mask`, in the form `config`'s implementation takes.
+   * A record of finished masks by layer type, as `create_masks_for_generate` makes them, is taken as it is.
+   *
+   * @throws {InvalidArgument} for masks that do not fit
+   * @throws {AttentionRefused} when the implementation's masks cannot express a type
+   */
+  static async build(
+    call: Call,
+    config: PretrainedConfig,
+    types: readonly string[],
+    device: DeviceName,
+  ): Promise<LayerMasks> {
+    const { attention_mask: given } = call;
+    const distinct = [...new Set(types)];
+    const masks = new LayerMasks();
+    try {
+      // All of them before the first await: a swap meanwhile must not give them different forms.
+      if (isMaskRecord(given)) {
+        checkRecord(given, distinct);
+        for (const type of distinct) masks.#masks.set(type, given[type] ?? null);
+      } else {
+        const args: MaskArgs = {
+          config,
+          inputs_embeds: { shape: [call.batch, call.length, 0], dtype: "float32", device },
+          attention_mask: given ?? null,
+          past_key_values: call.cache,
+          position_ids: call.position_ids,
+          is_causal: call.is_causal,
+        };
+        for (const type of distinct) masks.#masks.set(type, BUILDERS[type as LayerType](args));
+      }
+    } catch (error) {
+      masks.#disposeBut(given);
+      throw error;
+    }
+    return await masks.#own(given, device);
+  }
+
+  /** Makes every mask one that the forward may dispose: the caller's are copied, and those of another device moved. */
+  async #own(given: Call["attention_mask"], device: DeviceName): Promise<this> {
+    const callers = new Set<unknown>(isMaskRecord(given) ? Object.values(given) : [given]);
+    try {
+      for (const [type, mask] of [...this.#masks]) {
+        if (!(mask instanceof Tensor) || (!callers.has(mask) && mask.device === device)) continue;
+        this.#masks.set(type, await ownOn(mask, device));
+        if (!callers.has(mask)) mask[Symbol.dispose]();
+      }
+      return this;
+    } catch (error) {
+      this.#disposeBut(given);
+      throw error;
+    }
+  }
+
+  /** Disposes all masks that are not the caller's. */
+  #disposeBut(given: Call["attention_mask"]): void {
+    const callers = new Set<unknown>(isMaskRecord(given) ? Object.values(given) : [given]);
+    for (const mask of this.#masks.values()) {
+      if (mask instanceof Tensor && !callers.has(mask)) mask[Symbol.dispose]();
+    }
+    this.#masks.clear();
+  }
+
+  /** The mask of layers of one type, which was among those built. */
+  of(type: string): AttentionMask {
+    return this.#masks.get(type) ?? null;
+  }
+
+  [Symbol.dispose](): void {
+    for (const mask of this.#masks.values()) if (mask instanceof Tensor) mask[Symbol.dispose]();
+    this.#masks.clear();
+  }
+}
+
+function checkRecord(given: Readonly<Record<string, AttentionMask>>, types: readonly string[]): void {
+  const keys = Object.keys(given);
+  const wrong = keys.find((key) => !types.includes(key)) ?? types.find((type) => !keys.includes(type));
+  if (wrong !== undefined) {
+    throw new InvalidArgument(
+      `Cannot take a mask by layer type with ${keys.join(", ") || "no types"}: expected ${types.join(", ")}`,
+    );
+  }
+  for (const type of types) {
+    const mask = given[type];
+    if (
+      mask !== null && !(mask instanceof Tensor) && !(typeof mask === "object" && "kv_num_blocks" in mask)
+    ) {
+      throw new InvalidArgument(
+        `Cannot take ${typeof mask} as the mask of ${type} layers: expected a finished mask or null`,
+      );
+    }
+  }
 }

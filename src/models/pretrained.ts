@@ -3,56 +3,22 @@
  *
  * @module
  */
-import { attentionFunction, builtinOf } from "../attention/builtin.ts";
-import { checkBackends, enabledSdpaBackends, type SDPBackend } from "../attention/sdpa_kernel.ts";
-import type { AttentionKwargs } from "../attention/types.ts";
+import { checkBackends, enabledSdpaBackends } from "../attention/sdpa_kernel.ts";
 import type { Cache } from "../cache/cache.ts";
-import { DynamicCache } from "../cache/dynamic.ts";
 import type { AttnImplementation, PretrainedConfig } from "../config.ts";
 import type { Device, DeviceName } from "../devices/device.ts";
 import { acquire, closeEngine, defaultDevice, openEngine } from "../devices/mod.ts";
 import { WasmEngine } from "../devices/wasm/engine.ts";
 import { InvalidArgument } from "../errors.ts";
 import { generate, type GenerateOptions } from "../generation/generate.ts";
-import type { AttentionPlan } from "../layers/attention.ts";
 import type { Parameters } from "../layers/parameter.ts";
 import { warnOnce } from "../notice.ts";
-import { type NestedArray, Tensor } from "../tensor.ts";
-import {
-  checkEmbeds,
-  checkIds,
-  extraKwargs,
-  FORWARD_KEYS,
-  type ForwardInputs,
-  type ForwardOutput,
-  ownCopy,
-  positionsOf,
-} from "./inputs.ts";
+import { Tensor } from "../tensor.ts";
+import { type Call, prepareCall, releaseCall } from "./call.ts";
+import { checkCache, type ForwardInputs, type ForwardOutput } from "./inputs.ts";
+import { applyImplementation, DEFAULT_IMPLEMENTATION } from "./plans.ts";
 
 export type { ForwardInputs, ForwardOutput, GenerateOptions };
-
-/** A forward, checked and ready to run. Tensors in it belong to the forward. */
-export interface Call {
-  readonly batch: number;
-  readonly length: number;
-  readonly input_ids: Tensor | null;
-  readonly inputs_embeds: Tensor | null;
-  /** As given, for the mask builders. */
-  readonly attention_mask: Tensor | NestedArray | null;
-  /** Whether the caller gave positions: only then can they mean packed sequences. */
-  readonly position_ids: Tensor | null;
-  /** (B, N) int32 for the rotary embedding. */
-  readonly positions: Tensor;
-  readonly last_position: number;
-  readonly cache: Cache | null;
-  readonly is_causal: boolean | null;
-  readonly plan: AttentionPlan;
-  readonly kwargs: AttentionKwargs;
-  readonly output_attentions: boolean;
-  readonly output_hidden_states: boolean;
-  readonly logits_to_keep: number;
-  readonly signal: AbortSignal | undefined;
-}
 
 /** One row of {@linkcode PreTrainedModel.attention_report}. */
 export interface AttentionReportRow {
@@ -64,6 +30,12 @@ export interface AttentionReportRow {
   readonly device: DeviceName;
   /** What led to this choice. */
   readonly why: string;
+}
+
+/** An attention layer: its name, and the part of the config that chooses its implementation. */
+export interface AttentionLayer {
+  readonly layer: string;
+  readonly config: PretrainedConfig;
 }
 
 /** What a model is built from. */
@@ -101,8 +73,37 @@ export abstract class PreTrainedModel implements AsyncDisposable {
   abstract readonly vocab_size: number;
   /** Width of the hidden states. */
   abstract readonly hidden_size: number;
-  /** Names of the attention layers, for reports. */
-  abstract readonly attention_layers: readonly string[];
+  /**
+   * The attention layers, for reports.
+   *
+   * @internal
+   */
+  abstract readonly attention_layers: readonly AttentionLayer[];
+  /**
+   * Keys of `forward` that only this architecture has.
+   *
+   * @internal
+   */
+  get input_keys(): readonly string[] {
+    return [];
+  }
+  /**
+   * Whether the model reads in both directions, always and at once: no cache, and `is_causal` has no effect.
+   *
+   * @internal
+   */
+  get is_encoder(): boolean {
+    return false;
+  }
+
+  /**
+   * The part of the config that describes the layers of tokens, by which caches are made.
+   *
+   * @internal
+   */
+  get text_config(): PretrainedConfig {
+    return this.config;
+  }
 
   /** Whether the model has a language-modelling head. */
   can_generate(): boolean {
@@ -162,8 +163,11 @@ export abstract class PreTrainedModel implements AsyncDisposable {
       : checkBackends(inputs.sdpa_backends);
     return await this.#exclusive(async () => {
       inputs.signal?.throwIfAborted();
-      const call = await this.#prepare(inputs, backends);
-      const past = call.cache?.get_seq_length() ?? 0;
+      await this.#adopt(checkCache(inputs.past_key_values));
+      // From here to the first await of `compute` nothing can be swapped: plan and mask are of one implementation.
+      const call = prepareCall(this, inputs, backends);
+      const given = inputs.past_key_values !== undefined && inputs.past_key_values !== null;
+      using before = given ? call.cache?.snapshot() ?? null : null;
       try {
         const output = await this.compute(call);
         try {
@@ -174,14 +178,11 @@ export abstract class PreTrainedModel implements AsyncDisposable {
         }
         return call.cache === null ? output : { ...output, past_key_values: call.cache };
       } catch (error) {
-        if (inputs.past_key_values === undefined || inputs.past_key_values === null) {
-          call.cache?.[Symbol.dispose]();
-        } else if (call.cache instanceof DynamicCache) call.cache.rewind(past);
+        if (given) before?.restore();
+        else call.cache?.[Symbol.dispose]();
         throw error;
       } finally {
-        call.input_ids?.[Symbol.dispose]();
-        call.positions[Symbol.dispose]();
-        call.position_ids?.[Symbol.dispose]();
+        releaseCall(call);
       }
     }, inputs.signal);
   }
@@ -212,10 +213,9 @@ export abstract class PreTrainedModel implements AsyncDisposable {
 
   /** Which implementation every attention layer uses, where, and why. */
   attention_report(): AttentionReportRow[] {
-    const implementation = this.config._attn_implementation ?? "sdpa";
-    return this.attention_layers.map((layer) => ({
+    return this.attention_layers.map(({ layer, config }) => ({
       layer,
-      implementation,
+      implementation: config._attn_implementation ?? DEFAULT_IMPLEMENTATION,
       device: this.device,
       why: this.#why,
     }));
@@ -297,71 +297,14 @@ export abstract class PreTrainedModel implements AsyncDisposable {
     }
   }
 
-  async #prepare(inputs: ForwardInputs, backends: readonly SDPBackend[]): Promise<Call> {
-    if ((inputs.input_ids === undefined) === (inputs.inputs_embeds === undefined)) {
-      throw new InvalidArgument("Cannot run the model: expected exactly one of input_ids and inputs_embeds");
-    }
-    const implementation = this.config._attn_implementation ?? "sdpa";
-    const plan = { implementation, forward: attentionFunction(implementation) };
-    const extra = extraKwargs(
-      inputs,
-      FORWARD_KEYS,
-      builtinOf(implementation) === undefined ? implementation : null,
+  /** Moves a cache to where the model is. */
+  async #adopt(cache: Cache | null): Promise<void> {
+    if (cache === null || cache.device === null || cache.device === this.device) return;
+    warnOnce(
+      "cache-moved",
+      `a key/value cache was moved from ${cache.device} to ${this.device} because its model had moved`,
     );
-    const ids = inputs.input_ids === undefined ? null : checkIds(inputs.input_ids, this.vocab_size);
-    const embeds = inputs.inputs_embeds === undefined
-      ? null
-      : checkEmbeds(inputs.inputs_embeds, this.hidden_size);
-    const [batch, length] = (ids ?? embeds!).shape as [number, number];
-    const keep = inputs.logits_to_keep ?? 0;
-    if (!Number.isInteger(keep) || keep < 0) {
-      throw new InvalidArgument(
-        `Cannot keep the logits of ${keep} positions: expected an integer ≥ 0 (0 keeps all)`,
-      );
-    }
-    const wantsWeights = inputs.output_attentions ?? this.config.output_attentions;
-    const use_cache = inputs.use_cache ?? true;
-    const cache = inputs.past_key_values ?? (use_cache ? new DynamicCache({ config: this.config }) : null);
-    if (cache !== null && cache.device !== null && cache.device !== this.device) {
-      warnOnce(
-        "cache-moved",
-        `a key/value cache was moved from ${cache.device} to ${this.device} because its model had moved`,
-      );
-      await cache.to(this.device);
-    }
-    const past = cache?.get_query_offset() ?? 0;
-    const { rows, ids: positions } = positionsOf(inputs.position_ids, batch, length, past);
-    const spread = rows === batch
-      ? positions
-      : Int32Array.from({ length: batch * length }, (_, i) => positions[i % length]!);
-    const is_causal = inputs.is_causal ?? this.config.is_causal;
-    const given = inputs.position_ids === undefined || inputs.position_ids === null;
-    const position_ids = given ? null : Tensor.ofHost(positions, "int32", [rows, length], this.device);
-    return {
-      batch,
-      length,
-      input_ids: ids === null ? null : ownCopy(ids, this.device),
-      inputs_embeds: embeds,
-      attention_mask: inputs.attention_mask ?? null,
-      position_ids,
-      positions: Tensor.ofHost(spread, "int32", [batch, length], this.device),
-      last_position: positions.reduce((a, b) => Math.max(a, b), 0),
-      cache,
-      is_causal,
-      plan,
-      kwargs: {
-        ...extra,
-        sdpa_backends: backends,
-        position_ids,
-        use_cache,
-        ...(is_causal === null ? {} : { is_causal }),
-        ...(wantsWeights ? { output_attentions: true } : {}),
-      },
-      output_attentions: wantsWeights,
-      output_hidden_states: inputs.output_hidden_states ?? false,
-      logits_to_keep: keep,
-      signal: inputs.signal,
-    };
+    await cache.to(this.device);
   }
 }
 
@@ -377,25 +320,6 @@ async function untilAborted(work: Promise<void>, signal: AbortSignal | undefined
   } finally {
     signal.removeEventListener("abort", stop);
   }
-}
-
-/**
- * Writes an implementation choice into a config, after checking every name in it; parts without one get `sdpa`.
- *
- * @throws {InvalidArgument} for an unknown name or sub-config; nothing has changed then
- */
-export function applyImplementation(config: PretrainedConfig, choice: AttnImplementation): void {
-  const draft = config.clone();
-  draft._attn_implementation = choice;
-  config._attn_implementation = settled(draft);
-}
-
-/** The choice of every part by name, each checked. */
-function settled(part: PretrainedConfig): AttnImplementation {
-  const name = part._attn_implementation ?? "sdpa";
-  attentionFunction(name);
-  const parts = Object.entries(part.sub_configs).map(([key, sub]) => [key, settled(sub)] as const);
-  return { "": name, ...Object.fromEntries(parts) };
 }
 
 function disposeOutput(output: ForwardOutput): void {

@@ -135,9 +135,10 @@ export function cast(x: Tensor, dtype: DType): Tensor {
   }
   const device = placeOf([x], "cast");
   if (x.dtype === dtype) return x.view(x.shape, x.strides);
-  const out = Tensor.empty(device, dtype, x.shape);
   const as32 = (t: Tensor) =>
     t.dtype === "int64" ? { ...t.on(device), dtype: "int32" as const } : t.on(device);
-  device.kernels.unary("copy", as32(x), as32(out));
+  const source = as32(x);
+  const out = Tensor.empty(device, dtype, x.shape);
+  device.kernels.unary("copy", source, as32(out));
   return out;
 }

@@ -2,7 +2,8 @@
 import { type DType, hostArray } from "../dtype.ts";
 import type { DeviceName } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
-import { checkShape, sizeOf, Tensor } from "../tensor.ts";
+import { checkShape, sizeOf } from "../shape.ts";
+import { Tensor } from "../tensor.ts";
 
 /** Options of the constructors here. */
 export interface MakeOptions {

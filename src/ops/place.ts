@@ -7,6 +7,7 @@ import { type DType, isFloat } from "../dtype.ts";
 import type { Device, View } from "../devices/device.ts";
 import { defaultDevice } from "../devices/mod.ts";
 import { InvalidArgument } from "../errors.ts";
+import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
 
 /** A tensor, or a number standing for a rank-0 tensor. */
@@ -110,11 +111,14 @@ export function viewAs(t: Tensor, dtype: DType, device: Device, temporaries: Ten
   return out;
 }
 
-/** Runs `record` with a list for temporaries and disposes them when it returns. */
+/**
+ * Runs `record` with a list for temporaries and disposes them when it returns; when it throws, for want of memory or
+ * because a value does not fit the device, results made so far are disposed, too.
+ */
 export function withTemporaries<T>(record: (temporaries: Tensor[]) => T): T {
   const temporaries: Tensor[] = [];
   try {
-    return record(temporaries);
+    return tidy(() => record(temporaries));
   } finally {
     for (const t of temporaries) t[Symbol.dispose]();
   }

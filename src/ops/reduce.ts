@@ -1,4 +1,5 @@
 /** Reductions and softmax. @module */
+import { InvalidArgument } from "../errors.ts";
 import { Tensor } from "../tensor.ts";
 import { placeOf, resolveDim, viewAs, withTemporaries } from "./place.ts";
 import { reshape, transpose } from "./shape.ts";
@@ -18,6 +19,11 @@ function reduce(op: "sum" | "max" | "mean", x: Tensor, options: ReduceOptions): 
     if (dim === undefined) temporaries.push(source = reshape(x, [x.size]));
     const rank = source.shape.length;
     const d = resolveDim(dim ?? 0, rank, op);
+    if (op === "max" && source.shape[d] === 0) {
+      throw new InvalidArgument(
+        `Cannot take the max of a tensor of shape [${x.shape}]: there is nothing to compare`,
+      );
+    }
     if (d !== rank - 1) temporaries.push(source = transpose(source, d, rank - 1));
     const device = placeOf([source], op);
     const view = viewAs(source, "float32", device, temporaries);

@@ -1,6 +1,7 @@
 /** Operations on shapes. They return views where strides allow it and copies where not. @module */
 import { InvalidArgument } from "../errors.ts";
-import { checkShape, sizeOf, Tensor } from "../tensor.ts";
+import { checkShape, sizeOf } from "../shape.ts";
+import { Tensor } from "../tensor.ts";
 import { placeOf, resolveDim } from "./place.ts";
 
 /** The same elements in row-major order under another shape; one dimension may be −1. */
@@ -74,8 +75,9 @@ export function permute(x: Tensor, dims: readonly number[]): Tensor {
   if (rank === 0 || strides[last] === 1 || shape[last] === 1) return moved;
   using view = moved;
   const device = placeOf([x], "permute");
+  const source = as32(view.on(device));
   const out = Tensor.empty(device, x.dtype, shape);
-  device.kernels.unary("copy", as32(view.on(device)), as32(out.on(device)));
+  device.kernels.unary("copy", source, as32(out.on(device)));
   return out;
 }
 
@@ -119,11 +121,12 @@ export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
   }
   const device = placeOf(tensors, "cat");
   const shape = first.shape.map((s, i) => i === d ? tensors.reduce((n, t) => n + t.shape[d]!, 0) : s);
+  const views = tensors.map((t) => as32(t.on(device)));
   const out = Tensor.empty(device, first.dtype, shape);
   let at = 0;
-  for (const t of tensors) {
+  for (const [i, t] of tensors.entries()) {
     using part = slice(out, d, at, at + t.shape[d]!);
-    if (t.size > 0) device.kernels.unary("copy", as32(t.on(device)), as32(part.on(device)));
+    if (t.size > 0) device.kernels.unary("copy", views[i]!, as32(part.on(device)));
     at += t.shape[d]!;
   }
   return out;
@@ -139,10 +142,14 @@ export function repeat_kv(x: Tensor, n_rep: number): Tensor {
   if (n_rep === 1) return x.view(x.shape, x.strides);
   const [b, h, k, d] = x.shape as [number, number, number, number];
   const device = placeOf([x], "repeat_kv");
+  const view = as32(x.on(device));
   const out = Tensor.empty(device, x.dtype, [b, h, n_rep, k, d]);
-  const view = x.on(device);
   const [sb, sh, sk, sd] = view.strides as [number, number, number, number];
-  device.kernels.unary("copy", { ...view, shape: out.shape, strides: [sb, sh, 0, sk, sd] }, out.on(device));
+  device.kernels.unary(
+    "copy",
+    { ...view, shape: out.shape, strides: [sb, sh, 0, sk, sd] },
+    as32(out.on(device)),
+  );
   using repeated = out;
   return repeated.view([b, h * n_rep, k, d], [h * n_rep * k * d, k * d, d, 1]);
 }

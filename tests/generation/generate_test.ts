@@ -203,7 +203,7 @@ const REFUSED:
       ["a misspelt max_new_tokens", () => ({ max_new_token: 4 }), ["max_new_token", "max_new_tokens"]],
       ["a misspelt temperature", () => ({ temprature: 4 }), ["temprature", "temperature"]],
       ["a misspelt is_causal", () => ({ is_casual: false }), ["is_casual", "is_causal"]],
-      ["an option nothing reads", () => ({ beams: 4 }), ["beams", "known"]],
+      ["an option nothing reads", () => ({ beams: 4 }), ["beams", "Known"]],
       ["an end token that is a string", () => ({ eos_token_id: "</s>" }), ["</s>", "integer"]],
       ["end tokens with a fraction", () => ({ eos_token_id: [1, 2.5] }), ["2.5"]],
       ["a padding token outside the vocabulary", () => ({ pad_token_id: 64 }), ["pad_token_id", "64"]],

@@ -76,11 +76,9 @@ const LATER: Readonly<Record<string, readonly string[]>> = {
   "paged attention": words(
     "eager_paged_attention_forward sdpa_paged_attention_forward flash_paged_attention_forward",
   ),
-  "a choice among sdpa kernels": words("SDPBackend sdpa_kernel"),
   "kernel packages": words(
     "is_kernel get_local_kernel has_kernel get_kernel load_and_register_attn_kernel register_kernel_hub",
   ),
-  "static caches": ["StaticCache"],
   "images": words("AutoProcessor AutoModelForImageTextToText"),
   "deprecated mask functions": words(
     "get_extended_attention_mask create_extended_attention_mask_for_decoder invert_attention_mask",

@@ -12,18 +12,19 @@ import { filesBelow, stemOf, textOf, withoutComments } from "./sources.ts";
  */
 const LAYERS: readonly (readonly string[])[] = [
   ["mod.ts", "testing.ts"],
-  ["src/cli/", "src/server/"],
-  ["src/from_pretrained*", "src/auto*"],
+  ["src/cli/", "src/server/", "src/testing/"],
+  ["src/from_pretrained*", "src/auto_*", "src/load_parameters.ts", "src/support.ts"],
+  ["src/text/"], // streamers feed on generation
   ["src/models/", "src/generation/"], // `model.generate` is a method, and generation drives a model
   ["src/vision/", "src/quantize/"],
   ["src/layers/"],
   ["src/packages/"],
   ["src/attention/", "src/masks/", "src/cache/"],
-  ["src/draw/", "src/config*", "src/hub/", "src/text/"],
+  ["src/draw/", "src/config*", "src/hub/"],
   ["src/ops/"],
-  ["src/tensor.ts", "src/scope.ts", "src/settings.ts"],
+  ["src/tensor*", "src/host_data.ts", "src/storage.ts", "src/shape.ts", "src/scope.ts", "src/settings.ts"],
   ["src/devices/"],
-  ["src/registry.ts", "src/notice.ts", "src/dtype.ts", "src/errors.ts"],
+  ["src/registry.ts", "src/notice.ts", "src/async_context.ts", "src/dtype.ts", "src/errors.ts"],
   ["wasm/built/", "kernels/"],
 ];
 

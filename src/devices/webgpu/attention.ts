@@ -24,6 +24,15 @@ const WORKGROUP_VEC4 = 16384 / 16;
 /** Up to this many queries, heads that share keys share a tile. */
 const PACKED_QUERIES = 16;
 
+/** With few queries, more keys than this are split over workgroups, … */
+const SPLIT_FROM = 512;
+/** … this many each, or more where that makes more than MOST_SPLITS parts. */
+const SPLIT_KEYS = 256;
+const MOST_SPLITS = 128;
+
+/** Makes a temporary float32 view. */
+export type Scratch = (shape: readonly number[]) => View;
+
 /** What the mask forms of a call add to a kernel: flags, operands and parameters. */
 interface Masking {
   readonly flags: Readonly<Record<string, boolean | string>>;
@@ -67,7 +76,7 @@ function masking(call: AttentionCall): Masking {
 }
 
 /** Materialised scores: product, masked softmax in place, product. `scratch` holds the scores when no weights are asked for. */
-export function eager(call: AttentionCall, scratch: (shape: readonly number[]) => View): Dispatch[] {
+export function eager(call: AttentionCall, scratch: Scratch): Dispatch[] {
   const { query, key, value, out, lse } = call;
   const [b, h, q, d] = query.shape as [number, number, number, number];
   const [, groups, k] = key.shape as [number, number, number];
@@ -105,9 +114,9 @@ export function eager(call: AttentionCall, scratch: (shape: readonly number[]) =
   return commands;
 }
 
-/** Fused attention. */
-export function flash(call: AttentionCall): Dispatch[] {
-  const { query, key, value, out, lse } = call;
+/** Fused attention. `scratch` holds the parts when keys are split. */
+export function flash(call: AttentionCall, scratch: Scratch): Dispatch[] {
+  const { query, key, value, out, lse, sinks } = call;
   const [b, h, q, d] = query.shape as [number, number, number, number];
   const [, groups, k] = key.shape as [number, number, number];
   const dv = value.shape[3]!;
@@ -117,12 +126,18 @@ export function flash(call: AttentionCall): Dispatch[] {
   }
   expectDType("a query", query, "float32");
   expectDType("an attention output", out, "float32");
-  const mask = masking(call);
-  const from = operand(query), keys = operand(key), values = operand(value), to = operand(out, true);
-  const sums = lse ? operand(lse, true) : null;
   const per = h / groups;
   const pack = q <= PACKED_QUERIES ? per : 1;
   const rows = q * pack;
+  // Whether keys are split, and where, depends on the sequence alone, never on the batch.
+  const SPLIT = q <= PACKED_QUERIES && k > SPLIT_FROM;
+  const splitKeys = Math.max(SPLIT_KEYS, Math.ceil(k / MOST_SPLITS / 32) * 32);
+  const splits = SPLIT ? Math.ceil(k / splitKeys) : 1;
+  const parts = SPLIT ? scratch([b, h, q, splits, 4 + Math.ceil(dv / 4) * 4]) : null;
+
+  const mask = masking(call);
+  const from = operand(query), keys = operand(key), values = operand(value), to = operand(parts ?? out, true);
+  const sums = lse ? operand(lse, true) : null;
   const constants = {
     D: d,
     DV: dv,
@@ -130,16 +145,36 @@ export function flash(call: AttentionCall): Dispatch[] {
     QUERY: vectorType("a query", query, from),
     KEY: vectorType("a key", key, keys),
     VALUE: vectorType("a value", value, values),
-    OUT4: dv % 4 === 0 && to.offset % 4 === 0,
+    OUT4: !SPLIT && dv % 4 === 0 && to.offset % 4 === 0,
     ...mask.flags,
+    SPLIT,
+    ...(SPLIT ? { SINKS: false, LSE: false } : {}),
   };
   const outer = (v: View, o: Operand) => [o.offset, v.strides[0]!, v.strides[1]!, v.strides[2]!];
   const params = new Params().int(q, k, h, per, pack, ...outer(query, from), ...outer(key, keys))
     .int(...outer(value, values), to.offset, sums?.offset ?? 0, ...mask.ints)
-    .float(call.scaling, call.softcap);
-  const operands = [from, keys, values, to, sums, mask.padding, mask.mask, mask.sinks];
-  const grid = [Math.ceil(rows / (constants.TY * 4)), h / pack, b] as const;
-  return [launch("flash", constants, operands, lse ? [out, lse] : [out], params, grid)];
+    .float(call.scaling, call.softcap).int(splits, splitKeys);
+  const [ownSums, ownSinks] = SPLIT ? [null, null] : [sums, mask.sinks];
+  const operands = [from, keys, values, to, ownSums, mask.padding, mask.mask, ownSinks];
+  const grid = [Math.ceil(rows / (constants.TY * 4)) * splits, h / pack, b] as const;
+  const outputs = lse ? [out, lse] : [out];
+  if (!parts) return [launch("flash", constants, operands, outputs, params, grid)];
+
+  const joined = operand(out, true);
+  const merge = fold(b * h * q, 1);
+  const words = new Params().int(b * h * q, merge.pitch, h, q, dv, splits, joined.offset, sums?.offset ?? 0)
+    .int(mask.sinks?.offset ?? 0, sinks?.strides[0] ?? 0);
+  return [
+    launch("flash", constants, operands, [parts], params, grid),
+    launch(
+      "flash_merge",
+      { SINKS: sinks !== null, LSE: lse !== null },
+      [operand(parts), joined, sums, mask.sinks],
+      outputs,
+      words,
+      merge.grid,
+    ),
+  ];
 }
 
 /** Tile sizes that fit the workgroup memory: TY * 4 queries, DC * 4 of D and VC values at a time. */

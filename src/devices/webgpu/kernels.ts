@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { AttentionCall, BinaryOp, Device, Kernels, UnaryOp, View } from "../device.ts";
+import type { Allocation, AttentionCall, BinaryOp, Device, Kernels, UnaryOp, View } from "../device.ts";
 import { eager, flash } from "./attention.ts";
 import type { Dispatch } from "./command.ts";
 import { binary, embedding, rotary, unary, where } from "./elementwise.ts";
@@ -98,22 +98,17 @@ export class WebGpuKernels implements Kernels {
 
   attention(call: AttentionCall): void {
     requireContiguous("an attention output", call.out);
-    if (call.algorithm === "flash") return this.#record(...flash(call));
-    const scratch: View[] = [];
-    const commands = eager(call, (shape) => {
+    const made: Allocation[] = [];
+    const scratch = (shape: readonly number[]): View => {
       const allocation = this.#device.allocate(Math.max(4, count(shape) * 4));
-      const [, h, q, k] = shape as [number, number, number, number];
-      const view: View = {
-        allocation,
-        dtype: "float32",
-        offset: 0,
-        shape,
-        strides: [h * q * k, q * k, k, 1],
-      };
-      scratch.push(view);
-      return view;
-    });
-    this.#record(...commands);
-    for (const view of scratch) this.#device.release(view.allocation);
+      made.push(allocation);
+      const strides = shape.map((_, d) => count(shape.slice(d + 1)));
+      return { allocation, dtype: "float32", offset: 0, shape, strides };
+    };
+    try {
+      this.#record(...(call.algorithm === "flash" ? flash(call, scratch) : eager(call, scratch)));
+    } finally {
+      for (const allocation of made) this.#device.release(allocation);
+    }
   }
 }

@@ -21,7 +21,8 @@ export function encode(dtype: DType, host: HostArray): Uint8Array<ArrayBuffer> {
     const words = new Int32Array(host.length);
     for (let i = 0; i < words.length; i++) {
       const value = Number(host[i]);
-      if ((words[i] = value) !== value) {
+      words[i] = value;
+      if (words[i] !== value) {
         throw new InvalidArgument(
           `Cannot put int64 element ${i} on webgpu: ${host[i]} is outside -2147483648…2147483647`,
         );

@@ -1,4 +1,4 @@
-// Written by kernels/expand.ts from kernels/*.wgsl: change those, then run it.
+// Written by kernels/expand.ts from kernels/*.wgsl: change those, then run it. Length: all kernels are here.
 
 /** Text of every kernel by stem, with the directives of kernels/README.md. */
 export const SHADERS = {
@@ -264,7 +264,7 @@ out[p.out_offset + i] = load_weight(p.weight_offset + row * p.weight_row + i % p
 }
 `,
   flash: `
-//#flags SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
+//#flags SPLIT=false SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
 const D: u32 = 64u; //#constant
 const DV: u32 = 64u; //#constant
 const TY: u32 = 16u; //#constant
@@ -322,12 +322,16 @@ window_left: i32,
 window_right: i32,
 scaling: f32,
 softcap: f32,
+splits: u32,
+split_keys: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> query: array<f32>; //#storage QUERY
 @group(0) @binding(2) var<storage, read> key: array<f32>; //#storage KEY
 @group(0) @binding(3) var<storage, read> value: array<f32>; //#storage VALUE
-//#if OUT4
+//#if SPLIT
+//| @group(0) @binding(4) var<storage, read_write> parts: array<vec4<f32>>;
+//#elif OUT4
 //| @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
 //#else
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
@@ -369,7 +373,12 @@ let tx = t % 8u;
 let b = wg.z;
 let head0 = wg.y * p.pack;
 let kv_head = head0 / p.groups;
+//#if SPLIT
+//| let split = wg.x % p.splits;
+//| let row0 = wg.x / p.splits * BQ;
+//#else
 let row0 = wg.x * BQ;
+//#endif
 let rows = p.q * p.pack;
 let k_base = p.k_offset + b * p.k_b + kv_head * p.k_h;
 let v_base = p.v_offset + b * p.v_b + kv_head * p.v_h;
@@ -389,6 +398,10 @@ begin = max(0, low + p.query_offset - p.window_left) / i32(BK) * i32(BK);
 //#endif
 //#if RIGHT
 end = min(end, high + p.query_offset + p.window_right + 1);
+//#endif
+//#if SPLIT
+//| begin = max(begin, i32(split * p.split_keys));
+//| end = min(end, i32((split + 1u) * p.split_keys));
 //#endif
 let row = row0 + ty * 4u + vec4<u32>(0u, 1u, 2u, 3u);
 let place = row % p.q;
@@ -566,6 +579,9 @@ l = vec4<f32>(0.0);
 for (var i = 0u; i < 8u; i++) {
 l += joint[ty * 8u + i];
 }
+//#if SPLIT
+//| let scale = vec4<f32>(1.0);
+//#else
 var shrink = vec4<f32>(1.0);
 //#if SINKS
 let head = min(head0 + row / p.q, vec4<u32>(p.heads - 1u)) * p.sinks_stride + p.sinks_offset;
@@ -580,16 +596,24 @@ let scale = select(vec4<f32>(0.0), shrink / max(l, vec4<f32>(1.0e-30)), some);
 //#if LSE
 let sums = select(vec4<u32>(0xff800000u), bitcast<vec4<u32>>(m + log(max(l, vec4<f32>(1.0e-30)))), some);
 //#endif
+//#endif
 //#unroll DEEP
 for (var r = 0u; r < rolled(4u); r++) {
 if (row[r] < rows) {
 let h = head0 + row[r] / p.q;
+//#if SPLIT
+//| let at = (((b * p.heads + h) * p.q + place[r]) * p.splits + split) * (DV4 + 1u);
+//| if (tx == 0u) { parts[at] = vec4<f32>(m[r], l[r], 0.0, 0.0); }
+//#else
 let at = p.out_offset + ((b * p.q + place[r]) * p.heads + h) * DV;
+//#endif
 //#unroll
 for (var c = 0u; c < NI; c++) {
 let d = (tx + c * 8u) * 4u;
 let x = pick(r, o[c], o[NI + c], o[2u * NI + c], o[3u * NI + c]) * scale[r];
-//#if OUT4
+//#if SPLIT
+//| if (d < DV) { parts[at + 1u + d / 4u] = x; }
+//#elif OUT4
 //| if (d < DV) { out[(at + d) / 4u] = x; }
 //#else
 if (d < DV) { out[at + d] = x.x; }
@@ -603,6 +627,72 @@ if (tx == 0u) { lse[p.lse_offset + (b * p.heads + h) * p.q + place[r]] = sums[r]
 //#endif
 }
 }
+}
+`,
+  flash_merge: `
+//#flags SINKS=true LSE=true
+const THREADS: u32 = 64u;
+const LOWEST: f32 = -3.4028234e38;
+struct Params {
+rows: u32,
+pitch: u32,
+heads: u32,
+q: u32,
+dv: u32,
+splits: u32,
+out_offset: u32,
+lse_offset: u32,
+sinks_offset: u32,
+sinks_stride: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> parts: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+//#if LSE
+@group(0) @binding(3) var<storage, read_write> lse: array<u32>;
+//#endif
+//#if SINKS
+@group(0) @binding(4) var<storage, read> sinks: array<f32>;
+//#endif
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+let row = wg.y * p.pitch + wg.x;
+if (row >= p.rows) { return; }
+let i = row % p.q;
+let h = row / p.q % p.heads;
+let b = row / p.q / p.heads;
+let size = 1u + (p.dv + 3u) / 4u;
+let first = row * p.splits * size;
+var m = LOWEST;
+for (var s = 0u; s < p.splits; s++) { m = max(m, parts[first + s * size].x); }
+var sum = 0.0;
+//#if SINKS
+let sink = sinks[p.sinks_offset + h * p.sinks_stride];
+m = max(m, sink);
+sum = exp(sink - m);
+//#endif
+for (var s = 0u; s < p.splits; s++) {
+let part = parts[first + s * size];
+sum = fma(part.y, exp(part.x - m), sum);
+}
+let some = sum > 0.0;
+let scale = select(0.0, 1.0 / max(sum, 1.0e-30), some);
+let at = p.out_offset + ((b * p.q + i) * p.heads + h) * p.dv;
+for (var d = t * 4u; d < p.dv; d += THREADS * 4u) {
+var x = vec4<f32>(0.0);
+for (var s = 0u; s < p.splits; s++) {
+let part = first + s * size;
+x = fma(parts[part + 1u + d / 4u], vec4<f32>(exp(parts[part].x - m)), x);
+}
+x *= scale;
+out[at + d] = x.x;
+if (d + 1u < p.dv) { out[at + d + 1u] = x.y; }
+if (d + 2u < p.dv) { out[at + d + 2u] = x.z; }
+if (d + 3u < p.dv) { out[at + d + 3u] = x.w; }
+}
+//#if LSE
+if (t == 0u) { lse[p.lse_offset + row] = select(0xff800000u, bitcast<u32>(m + log(max(sum, 1.0e-30))), some); }
+//#endif
 }
 `,
   layer_norm: `
@@ -678,6 +768,7 @@ out[oi + j * p.out_col] = v + load_bias(p.bias_offset + j * p.bias_stride);
   linear: `
 //#flags HAS_BIAS=true VECTOR=false
 const ROWS: u32 = 4u; //#constant
+const TOTALS: u32 = (ROWS + 3u) / 4u;
 const X_TURNS: u32 = (ROWS * 16u + 63u) / 64u;
 const PITCH: u32 = 5u;
 struct Params {
@@ -736,7 +827,7 @@ let lane_s = t % 4u;
 let o0 = wg.x * 16u;
 let row0 = wg.y * ROWS;
 var acc: array<f32, ROWS>; //#scalars
-var total: array<f32, ROWS>; //#scalars
+var total: array<f32, TOTALS>; //#scalars
 for (var first = 0u; first < p.i; first += 1024u) {
 //#unroll
 for (var r = 0u; r < ROWS; r++) {
@@ -779,24 +870,24 @@ part[r * 64u + t] = acc[r];
 }
 workgroupBarrier();
 //#unroll
-for (var r = 0u; r < ROWS; r++) {
+for (var i = 0u; i < TOTALS; i++) {
+let r = min(lane_s + i * 4u, ROWS - 1u);
 //#unroll
 for (var s = 0u; s < 4u; s++) {
-total[r] += part[r * 64u + lane_o * 4u + s];
+total[i] += part[r * 64u + lane_o * 4u + s];
 }
 }
 }
 let o = o0 + lane_o;
-if (lane_s == 0u && o < p.o) {
 //#unroll
-for (var r = 0u; r < ROWS; r++) {
-if (row0 + r < p.m) {
+for (var i = 0u; i < TOTALS; i++) {
+let r = lane_s + i * 4u;
+if (r < ROWS && row0 + r < p.m && o < p.o) {
 //#if HAS_BIAS
-out[p.out_offset + (row0 + r) * p.out_row + o] = total[r] + load_bias(p.bias_offset + o * p.bias_stride);
+out[p.out_offset + (row0 + r) * p.out_row + o] = total[i] + load_bias(p.bias_offset + o * p.bias_stride);
 //#else
-//| out[p.out_offset + (row0 + r) * p.out_row + o] = total[r];
+//| out[p.out_offset + (row0 + r) * p.out_row + o] = total[i];
 //#endif
-}
 }
 }
 }

@@ -183,7 +183,9 @@ function unroll(lines: readonly string[], env: ReadonlyMap<string, number>): str
       for (const c of lines[end]!) depth += c === "{" ? 1 : c === "}" ? -1 : 0;
       if (depth === 0) break;
     }
-    const bounds = [from, to, step ?? "1"].map((e) => evaluate((e ?? "").replace(/^rolled\((\w+)\)$/, "$1"), env));
+    const bounds = [from, to, step ?? "1"].map((e) =>
+      evaluate((e ?? "").replace(/^rolled\((\w+)\)$/, "$1"), env)
+    );
     if (name === undefined || bounds.includes(undefined) || lines[end] !== "}") {
       throw new SyntaxError(`cannot unroll: ${loop}`);
     }

@@ -4,8 +4,7 @@
 //! FlashAttention-2: unnormalised output, one division at the end), and the query heads that share a key/value head
 //! are the rows of one tile product, so memory is read once for all of them.
 use crate::attention::{copy_scaled, fill, Attention};
-use crate::gemm::Nn;
-use crate::math::{exp2_neg, exp2_neg1, log1, LN_2, LOG2_E};
+use crate::math::{exp2_neg1, log1, Exp2Neg, LN_2, LOG2_E};
 use crate::simd::*;
 use crate::softmax::scale;
 use crate::tile::{up4, TILE};
@@ -49,7 +48,6 @@ unsafe fn block(p: &Attention, scratch: *mut f32, b: usize, kv: usize, first: us
     let q = scratch;
     let o = q.add(count * wide);
     let scores = o.add(count * wide_v);
-    let room = scores.add(count * TILE);
     let natural = p.natural();
     let unit = if natural { p.scaling } else { p.scaling * LOG2_E };
     let mut state = [Row {
@@ -99,20 +97,7 @@ unsafe fn block(p: &Attention, scratch: *mut f32, b: usize, kv: usize, first: us
                 scale(o.add(r * wide_v), wide_v, alpha);
             }
         }
-        let (v, ldv) = values.tile(k0, n, dv != wide_v, false, room);
-        Nn {
-            a: scores,
-            lda: TILE,
-            m: count,
-            b: v,
-            ldb: ldv,
-            n: wide_v,
-            k: n,
-            c: o,
-            ldc: wide_v,
-            accumulate: true,
-        }
-        .run();
+        values.weigh(scores, TILE, count, k0, n, o, wide_v);
         k0 += TILE;
     }
     for r in 0..count {
@@ -135,10 +120,11 @@ unsafe fn weigh(s: *mut f32, n: usize, row: &mut Row) -> f32 {
         fill(s, n, 0.0);
         return 1.0;
     }
+    let exp2 = Exp2Neg::new();
     let mut total = splat(0.0);
     i = 0;
     while i < n {
-        let e = exp2_neg(sub(load(s.add(i)), splat(m)));
+        let e = exp2.of(sub(load(s.add(i)), splat(m)));
         store(s.add(i), e);
         total = add(total, e);
         i += 4;

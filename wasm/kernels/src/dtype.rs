@@ -1,4 +1,5 @@
 //! Element types and the loads that widen them to f32, and the stores that round back.
+use crate::math::held;
 use crate::simd::*;
 
 /// Element types by the code `params.ts` uses. int64 tensors are stored as 32-bit integers.
@@ -34,8 +35,11 @@ pub fn at_mut<T>(p: *mut T, n: usize, bytes: usize) -> *mut T {
 /// A storage type that kernels widen in registers. Widening is exact, so arithmetic never depends on the path.
 pub trait Element {
     const BYTES: usize;
+    /// Vector constants the conversion needs, made before a loop (see `math::held`).
+    type Held: Copy;
+    fn hold() -> Self::Held;
     /// Elements `i..i+4` after `p`.
-    unsafe fn load4(p: *const u8, i: usize) -> V;
+    unsafe fn load4(p: *const u8, i: usize, held: Self::Held) -> V;
     /// Element `i` after `p`.
     unsafe fn load1(p: *const u8, i: usize) -> f32;
 
@@ -54,8 +58,11 @@ pub struct BFloat;
 
 impl Element for Single {
     const BYTES: usize = 4;
+    type Held = ();
     #[inline(always)]
-    unsafe fn load4(p: *const u8, i: usize) -> V {
+    fn hold() {}
+    #[inline(always)]
+    unsafe fn load4(p: *const u8, i: usize, _: ()) -> V {
         load((p as *const f32).add(i))
     }
     #[inline(always)]
@@ -66,8 +73,11 @@ impl Element for Single {
 
 impl Element for BFloat {
     const BYTES: usize = 2;
+    type Held = ();
     #[inline(always)]
-    unsafe fn load4(p: *const u8, i: usize) -> V {
+    fn hold() {}
+    #[inline(always)]
+    unsafe fn load4(p: *const u8, i: usize, _: ()) -> V {
         shl::<16>(load_u16x4((p as *const u16).add(i)))
     }
     #[inline(always)]
@@ -78,25 +88,28 @@ impl Element for BFloat {
 
 impl Element for Half {
     const BYTES: usize = 2;
+    type Held = [V; 4];
     #[inline(always)]
-    unsafe fn load4(p: *const u8, i: usize) -> V {
-        widen_half(load_u16x4((p as *const u16).add(i)))
+    fn hold() -> [V; 4] {
+        [0x8fff_e000, 0x7780_0000, 0x0f80_0000, 0x7f80_0000].map(|bits| held(f32::from_bits(bits)))
+    }
+    #[inline(always)]
+    unsafe fn load4(p: *const u8, i: usize, held: [V; 4]) -> V {
+        widen_half(load_i16x4((p as *const i16).add(i)), held)
     }
     #[inline(always)]
     unsafe fn load1(p: *const u8, i: usize) -> f32 {
-        extract::<0>(widen_half(splati(*(p as *const u16).add(i) as i32)))
+        extract::<0>(widen_half(splati(*(p as *const i16).add(i) as i32), Self::hold()))
     }
 }
 
-/// f16 bits in 32-bit lanes → f32. The exponent is rebiased by a multiplication with 2¹¹², which also
-/// normalises subnormals; infinity and NaN get their exponent back afterwards.
+/// Sign-extended f16 bits → f32. The shifted bits are a float whose exponent is too small by 112: multiplying by
+/// 2¹¹² puts that right and normalises subnormals. Infinity and NaN get their exponent back afterwards.
 #[inline(always)]
-fn widen_half(h: V) -> V {
-    let magnitude = shl::<13>(and(h, splati(0x7fff)));
-    let special = gti(magnitude, splati(0x0f7f_ffff));
-    let scaled = mul(magnitude, splat(5.192_296_9e33));
-    let sign = shl::<16>(and(h, splati(0x8000)));
-    or(or(scaled, sign), and(special, splati(0x7f80_0000)))
+fn widen_half(h: V, [keep, scale, top, infinity]: [V; 4]) -> V {
+    let bits = and(shl::<13>(h), keep);
+    let special = eqi(and(bits, top), top);
+    or(mul(bits, scale), and(special, infinity))
 }
 
 /// f32 → f16 bits, nearest even, subnormals included (the float trick of Giesen's `float_to_half_fast3`).
@@ -129,8 +142,9 @@ pub fn to_bfloat(x: f32) -> u16 {
 unsafe fn widen_run<E: Element>(p: *const u8, stride: usize, n: usize, to: *mut f32) {
     let mut i = 0;
     if stride == 1 {
+        let held = E::hold();
         while i + 4 <= n {
-            store(to.add(i), E::load4(p, i));
+            store(to.add(i), E::load4(p, i, held));
             i += 4;
         }
     }

@@ -2,12 +2,11 @@
 //!
 //! Over the naive loops: a block of query rows shares each pass over keys and values through the register tiles of
 //! gemm.rs. Scores live in the weights output where it is wanted, else in scratch memory.
-use crate::attention::{copy_scaled, Attention};
+use crate::attention::{copy_scaled, fill, Attention};
 use crate::dtype::at_mut;
-use crate::gemm::Nn;
 use crate::math::exp_neg1;
 use crate::softmax::{exponentials, log_sum, scale};
-use crate::tile::{up4, TILE};
+use crate::tile::up4;
 
 #[no_mangle]
 pub unsafe extern "C" fn attention_eager(params: *const Attention, scratch: *mut u8, begin: u32, end: u32) {
@@ -32,9 +31,8 @@ unsafe fn rows_of(p: &Attention, scratch: *mut f32, b: usize, h: usize, i0: usiz
     let (d, dv, n) = (p.d as usize, p.dv as usize, p.k_len as usize);
     let kv = h / (p.h / p.hkv) as usize;
     let q = scratch;
-    let room = q.add(rows * up4(d));
     let scores = if p.weights.is_null() {
-        room.add(TILE * up4(dv))
+        q.add(rows * up4(d))
     } else {
         at_mut(p.weights, p.row(b, h, i0).wrapping_mul(n), 4)
     };
@@ -59,30 +57,8 @@ unsafe fn rows_of(p: &Attention, scratch: *mut f32, b: usize, h: usize, i0: usiz
     }
     let values = p.values(b, kv);
     let (c, ldc) = (p.out_row(b, h, i0), p.h as usize * dv);
-    let mut k0 = 0;
-    loop {
-        let k = (n - k0).min(TILE);
-        let (v, ldv) = if k == 0 {
-            (room as *const f32, 0)
-        } else {
-            values.tile(k0, k, false, false, room)
-        };
-        Nn {
-            a: scores.add(k0),
-            lda: n,
-            m: rows,
-            b: v,
-            ldb: ldv,
-            n: dv,
-            k,
-            c,
-            ldc,
-            accumulate: k0 > 0,
-        }
-        .run();
-        k0 += TILE;
-        if k0 >= n {
-            return;
-        }
+    for r in 0..rows {
+        fill(c.add(r * ldc), dv, 0.0);
     }
+    values.weigh(scores, n, rows, 0, n, c, ldc);
 }

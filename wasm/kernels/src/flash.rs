@@ -6,8 +6,8 @@
 //! kept transposed, lanes are queries: keys and values are read as stored, maxima and sums are vertical, and the
 //! weights come out in the layout the second product reads. Eight queries make a group, the unit of masking.
 use crate::attention::{Attention, Range};
-use crate::gemm::{tn, Nn};
-use crate::math::{exp2_neg, log, LN_2, LOG2_E};
+use crate::gemm::{nn8, tn};
+use crate::math::{log, Exp2Neg, LN_2, LOG2_E};
 use crate::simd::*;
 use crate::softmax::scale;
 use crate::tile::{up4, TILE};
@@ -82,8 +82,8 @@ unsafe fn block(p: &Attention, scratch: *mut f32, b: usize, h: usize, i0: usize,
     let mut k0 = lo as usize / TILE * TILE;
     while k0 < hi as usize {
         let n = (p.k_len as usize - k0).min(TILE);
-        let k = keys.tile(k0, n, true, false, room_k);
-        let v = values.tile(k0, n, true, true, room_v);
+        let k = keys.tile(k0, n, false, room_k);
+        let v = values.tile(k0, n, true, room_v);
         for g in 0..count {
             (*groups.add(g)).step(p, b, h, k0, n, k, v, scores);
         }
@@ -103,7 +103,7 @@ impl Group {
             p.scaling * LOG2_E
         };
         let (q, o) = (room, room.add(wide * LANES));
-        crate::attention::fill(q, (wide + wide_v) * LANES, 0.0);
+        crate::attention::fill(o, wide_v * LANES, 0.0);
         let (mut lo, mut hi) = ([0; LANES], [0; LANES]);
         let (mut any, mut all) = (Range { lo: i32::MAX, hi: 0 }, Range { lo: 0, hi: i32::MAX });
         for lane in 0..LANES {
@@ -120,10 +120,19 @@ impl Group {
                     hi: any.hi.max(range.hi),
                 };
             }
-            if lane < rows {
-                let from = p.query(b, h, i + lane);
-                for c in 0..d {
-                    *q.add(c * LANES + lane) = *from.add(c) * unit;
+        }
+        let mut queries = [core::ptr::null(); LANES];
+        for (lane, from) in queries.iter_mut().enumerate() {
+            *from = p.query(b, h, i + lane.min(rows - 1));
+        }
+        for half in 0..2 {
+            for c in (0..d).step_by(4) {
+                let row = |r: usize| mul(load_up_to_4(queries[4 * half + r].add(c), d - c), splat(unit));
+                for (r, v) in transpose4([row(0), row(1), row(2), row(3)])
+                    .into_iter()
+                    .enumerate()
+                {
+                    store(q.add((c + r) * LANES + 4 * half), v);
                 }
             }
         }
@@ -165,19 +174,7 @@ impl Group {
         let len = up4(to - from);
         let (k, ldk) = (at_row(k, from), k.1);
         let wide = up4(p.d as usize);
-        Nn {
-            a: k,
-            lda: ldk,
-            m: len,
-            b: self.q,
-            ldb: LANES,
-            n: LANES,
-            k: wide,
-            c: scores,
-            ldc: LANES,
-            accumulate: false,
-        }
-        .run();
+        let mut m = nn8(k, ldk, len, self.q, wide, scores, self.m);
         let first = k0 + from;
         if p.hook != 0 {
             let turned = scores.add(TILE * LANES);
@@ -190,7 +187,10 @@ impl Group {
         if p.natural() {
             scale(scores, len * LANES, LOG2_E);
         }
-        self.weigh(scores, len, p.dv as usize);
+        if !whole || p.has_mask() || p.natural() {
+            m = column_maxima(scores, len, self.m);
+        }
+        self.weigh(scores, len, m, p.dv as usize);
         tn(at_row(v, from), v.1, up4(p.dv as usize), scores, len, self.o);
     }
 
@@ -235,27 +235,19 @@ impl Group {
         }
     }
 
-    /// Turns scores into weights `2^(s−m)`, updates m and l, and scales earlier output where a maximum grew.
+    /// Turns scores into weights `2^(s−m)`, m being the new maxima, updates l, and scales earlier output where a maximum grew.
     #[inline(never)]
-    unsafe fn weigh(&mut self, scores: *mut f32, len: usize, dv: usize) {
-        let mut m = [self.m[0], self.m[1], self.m[0], self.m[1]];
-        let mut s = scores as *const f32;
-        for _ in 0..len / 2 {
-            for (c, x) in m.iter_mut().enumerate() {
-                *x = pmax(*x, load(s.add(4 * c)));
-            }
-            s = s.add(16);
-        }
-        let m = [pmax(m[0], m[2]), pmax(m[1], m[3])];
+    unsafe fn weigh(&mut self, scores: *mut f32, len: usize, m: [V; 2], dv: usize) {
         let none = splat(f32::NEG_INFINITY);
         // With m = −∞ every difference would be NaN.
         let base = m.map(|m| select(eq(m, none), splat(0.0), m));
+        let exp2 = Exp2Neg::new();
         let mut total = [splat(0.0); 2];
         let mut s = scores;
         for _ in 0..len {
             let e = [
-                exp2_neg(sub(load(s), base[0])),
-                exp2_neg(sub(load(s.add(4)), base[1])),
+                exp2.of(sub(load(s), base[0])),
+                exp2.of(sub(load(s.add(4)), base[1])),
             ];
             store(s, e[0]);
             store(s.add(4), e[1]);
@@ -263,10 +255,7 @@ impl Group {
             s = s.add(8);
         }
         if any(or(gt(m[0], self.m[0]), gt(m[1], self.m[1]))) {
-            let alpha = [
-                exp2_neg(sub(self.m[0], base[0])),
-                exp2_neg(sub(self.m[1], base[1])),
-            ];
+            let alpha = [exp2.of(sub(self.m[0], base[0])), exp2.of(sub(self.m[1], base[1]))];
             self.l = [mul(self.l[0], alpha[0]), mul(self.l[1], alpha[1])];
             let mut o = self.o;
             for _ in 0..up4(dv) {
@@ -280,30 +269,47 @@ impl Group {
     }
 
     unsafe fn finish(&self, p: &Attention, b: usize, h: usize) {
-        let (mut inverse, mut lse) = ([0.0; LANES], [0.0; LANES]);
+        let mut lse = [0.0; LANES];
+        let dv = p.dv as usize;
         for half in 0..2 {
             let (m, l) = (self.m[half], self.l[half]);
             let empty = eq(l, splat(0.0));
-            store(
-                inverse.as_mut_ptr().add(4 * half),
-                andnot(div(splat(1.0), l), empty),
-            );
+            let inverse = andnot(div(splat(1.0), l), empty);
             let sum = add(mul(m, splat(LN_2)), log(l));
             store(
                 lse.as_mut_ptr().add(4 * half),
                 select(empty, splat(f32::NEG_INFINITY), sum),
             );
+            for c in (0..dv).step_by(4) {
+                let column = |x: usize| mul(load(self.o.add((c + x) * LANES + 4 * half)), inverse);
+                let turned = transpose4([column(0), column(1), column(2), column(3)]);
+                for (lane, v) in turned
+                    .into_iter()
+                    .enumerate()
+                    .take(self.rows.saturating_sub(4 * half))
+                {
+                    store_up_to_4(p.out_row(b, h, self.i + 4 * half + lane).add(c), v, dv - c);
+                }
+            }
         }
-        for lane in 0..self.rows {
-            let out = p.out_row(b, h, self.i + lane);
-            for c in 0..p.dv as usize {
-                *out.add(c) = *self.o.add(c * LANES + lane) * inverse[lane];
-            }
-            if !p.lse.is_null() {
-                *p.lse.add(p.row(b, h, self.i + lane)) = lse[lane];
-            }
+        if !p.lse.is_null() {
+            core::ptr::copy_nonoverlapping(lse.as_ptr(), p.lse.add(p.row(b, h, self.i)), self.rows);
         }
     }
+}
+
+/// Largest scores per lane, or `m` where that is larger; len is a multiple of four.
+#[inline(never)]
+unsafe fn column_maxima(scores: *const f32, len: usize, m: [V; 2]) -> [V; 2] {
+    let mut m = [m[0], m[1], m[0], m[1]];
+    let mut s = scores;
+    for _ in 0..len / 2 {
+        for (c, x) in m.iter_mut().enumerate() {
+            *x = pmax(*x, load(s.add(4 * c)));
+        }
+        s = s.add(16);
+    }
+    [pmax(m[0], m[2]), pmax(m[1], m[3])]
 }
 
 fn at_row(t: (*const f32, usize), row: usize) -> *const f32 {

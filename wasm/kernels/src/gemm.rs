@@ -7,7 +7,7 @@
 //!   large batch equal the same row alone.
 //! - `nn`, `tn` (lanes are output columns): 4×8, rows of A read as vectors and splatted by lane shuffles, 3 loads
 //!   per 8. An output element is one chain over the contraction, whatever the tile.
-use crate::dtype::{at, at_mut, Element};
+use crate::dtype::{at, at_mut, Element, Single};
 use crate::simd::*;
 
 /// One block of `C (m, n) = A (m, k) · B (n, k)ᵀ`; strides in elements.
@@ -42,12 +42,17 @@ impl Nt {
             let cols = (self.n - j).min(4);
             let row = |r: usize| at(self.b, (j + r.min(cols - 1)).wrapping_mul(self.ldb), E::BYTES);
             let b = [row(0), row(1), row(2), row(3)];
-            let triples = self.m / 3;
+            // Four rows left are two pairs: one row alone has too few chains to hide the latency of an addition.
+            let (triples, pairs) = match self.m % 3 {
+                0 => (self.m / 3, 0),
+                1 if self.m > 1 => (self.m / 3 - 1, 2),
+                1 => (0, 0),
+                _ => (self.m / 3, 1),
+            };
             nt_panel::<E, 3>(self, b, 0, triples, j, cols);
-            match self.m - 3 * triples {
-                1 => nt_panel::<E, 1>(self, b, 3 * triples, 1, j, cols),
-                2 => nt_panel::<E, 2>(self, b, 3 * triples, 1, j, cols),
-                _ => {}
+            nt_panel::<E, 2>(self, b, 3 * triples, pairs, j, cols);
+            if self.m == 1 {
+                nt_panel::<E, 1>(self, b, 0, 1, j, cols);
             }
             j += 4;
         }
@@ -70,6 +75,7 @@ unsafe fn nt_panel<E: Element, const MR: usize>(
         _ => load_part(t.bias.add(j), cols),
     };
     let quads = t.n.div_ceil(4);
+    let held = E::hold();
     for _ in 0..groups {
         let part = t.part.add((i * quads + j / 4) * 16);
         let mut acc = [[splat(0.0); 4]; MR];
@@ -84,7 +90,7 @@ unsafe fn nt_panel<E: Element, const MR: usize>(
         for (r, p) in a.iter_mut().enumerate() {
             *p = at(t.a, (i + r).wrapping_mul(t.lda), 4);
         }
-        nt_tile::<E, MR>(&mut acc, a, b, t.k);
+        nt_tile::<E, MR>(&mut acc, a, b, t.k, held);
         if t.last {
             for (r, row) in acc.iter().enumerate() {
                 let c = at_mut(t.c, (i + r).wrapping_mul(t.ldc), 4).add(j);
@@ -112,6 +118,7 @@ unsafe fn nt_tile<E: Element, const MR: usize>(
     a0: [*const f32; MR],
     b0: [*const u8; 4],
     k: usize,
+    held: E::Held,
 ) {
     let whole = k & !3;
     if whole > 0 {
@@ -119,19 +126,19 @@ unsafe fn nt_tile<E: Element, const MR: usize>(
         let end = a0[0].add(whole);
         // A branch after each step, see the module comment.
         loop {
-            nt_step::<E, MR>(acc, &a, &b, 0);
+            nt_step::<E, MR>(acc, &a, &b, 0, held);
             if a[0].add(4) == end {
                 break;
             }
-            nt_step::<E, MR>(acc, &a, &b, 4);
+            nt_step::<E, MR>(acc, &a, &b, 4, held);
             if a[0].add(8) == end {
                 break;
             }
-            nt_step::<E, MR>(acc, &a, &b, 8);
+            nt_step::<E, MR>(acc, &a, &b, 8, held);
             if a[0].add(12) == end {
                 break;
             }
-            nt_step::<E, MR>(acc, &a, &b, 12);
+            nt_step::<E, MR>(acc, &a, &b, 12, held);
             a = a.map(|p| p.add(16));
             b = b.map(|p| p.add(16 * E::BYTES));
             if a[0] == end {
@@ -156,10 +163,11 @@ unsafe fn nt_step<E: Element, const MR: usize>(
     a: &[*const f32; MR],
     b: &[*const u8; 4],
     i: usize,
+    held: E::Held,
 ) {
     let x = a.map(|p| load(p.add(i)));
     for (c, &p) in b.iter().enumerate() {
-        let y = E::load4(p, i);
+        let y = E::load4(p, i, held);
         for r in 0..MR {
             acc[r][c] = madd(x[r], y, acc[r][c]);
         }
@@ -171,7 +179,7 @@ pub struct Nn {
     pub a: *const f32,
     pub lda: usize,
     pub m: usize,
-    pub b: *const f32,
+    pub b: *const u8,
     pub ldb: usize,
     pub n: usize,
     pub k: usize,
@@ -181,47 +189,53 @@ pub struct Nn {
 }
 
 impl Nn {
-    pub unsafe fn run(&self) {
+    pub unsafe fn run<E: Element>(&self) {
         let mut j = 0;
         // A single row has no tile to fill: long rows of accumulators instead.
         if self.m == 1 {
             while j + 32 <= self.n {
-                nn_panel::<1, 8>(self, 0, 1, j);
+                nn_panel::<E, 1, 8>(self, 0, 1, j);
                 j += 32;
             }
         }
         while j + 8 <= self.n {
-            self.columns::<2>(j);
+            self.columns::<E, 2>(j);
             j += 8;
         }
         if j + 4 <= self.n {
-            self.columns::<1>(j);
+            self.columns::<E, 1>(j);
             j += 4;
         }
         if j < self.n {
             for i in 0..self.m {
-                nn_edge(self, i, j);
+                nn_edge::<E>(self, i, j);
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn columns<const NV: usize>(&self, j: usize) {
+    unsafe fn columns<E: Element, const NV: usize>(&self, j: usize) {
         let quads = self.m / 4;
         if quads > 0 {
-            nn_panel::<4, NV>(self, 0, quads, j);
+            nn_panel::<E, 4, NV>(self, 0, quads, j);
         }
         match self.m - 4 * quads {
-            1 => nn_panel::<1, NV>(self, 4 * quads, 1, j),
-            2 => nn_panel::<2, NV>(self, 4 * quads, 1, j),
-            3 => nn_panel::<3, NV>(self, 4 * quads, 1, j),
+            1 => nn_panel::<E, 1, NV>(self, 4 * quads, 1, j),
+            2 => nn_panel::<E, 2, NV>(self, 4 * quads, 1, j),
+            3 => nn_panel::<E, 3, NV>(self, 4 * quads, 1, j),
             _ => {}
         }
     }
 }
 
 #[inline(never)]
-unsafe fn nn_panel<const MR: usize, const NV: usize>(t: &Nn, mut i: usize, groups: usize, j: usize) {
+unsafe fn nn_panel<E: Element, const MR: usize, const NV: usize>(
+    t: &Nn,
+    mut i: usize,
+    groups: usize,
+    j: usize,
+) {
+    let held = E::hold();
     for _ in 0..groups {
         let mut a = [t.a; MR];
         let mut c = [t.c; MR];
@@ -237,34 +251,34 @@ unsafe fn nn_panel<const MR: usize, const NV: usize>(t: &Nn, mut i: usize, group
                 }
             }
         }
-        let mut b = t.b.add(j);
+        let mut b = t.b.add(j * E::BYTES);
         let mut left = t.k & 3;
-        let end = at(b, (t.k - left).wrapping_mul(t.ldb), 4);
+        let end = at(b, (t.k - left).wrapping_mul(t.ldb), E::BYTES);
         // Only the last branch is ever taken; for the others see the module comment.
         while b != end {
             let x = a.map(|p| load(p));
-            nn_step::<MR, NV>(&mut acc, x.map(lane::<0>), b);
-            b = at(b, t.ldb, 4);
+            nn_step::<E, MR, NV>(&mut acc, x.map(lane::<0>), b, held);
+            b = at(b, t.ldb, E::BYTES);
             if b == end {
                 break;
             }
-            nn_step::<MR, NV>(&mut acc, x.map(lane::<1>), b);
-            b = at(b, t.ldb, 4);
+            nn_step::<E, MR, NV>(&mut acc, x.map(lane::<1>), b, held);
+            b = at(b, t.ldb, E::BYTES);
             if b == end {
                 break;
             }
-            nn_step::<MR, NV>(&mut acc, x.map(lane::<2>), b);
-            b = at(b, t.ldb, 4);
+            nn_step::<E, MR, NV>(&mut acc, x.map(lane::<2>), b, held);
+            b = at(b, t.ldb, E::BYTES);
             if b == end {
                 break;
             }
-            nn_step::<MR, NV>(&mut acc, x.map(lane::<3>), b);
-            b = at(b, t.ldb, 4);
+            nn_step::<E, MR, NV>(&mut acc, x.map(lane::<3>), b, held);
+            b = at(b, t.ldb, E::BYTES);
             a = a.map(|p| p.add(4));
         }
         while left > 0 {
-            nn_step::<MR, NV>(&mut acc, a.map(|p| load_splat(p)), b);
-            b = at(b, t.ldb, 4);
+            nn_step::<E, MR, NV>(&mut acc, a.map(|p| load_splat(p)), b, held);
+            b = at(b, t.ldb, E::BYTES);
             a = a.map(|p| p.add(1));
             left -= 1;
         }
@@ -278,27 +292,88 @@ unsafe fn nn_panel<const MR: usize, const NV: usize>(t: &Nn, mut i: usize, group
 }
 
 #[inline(always)]
-unsafe fn nn_step<const MR: usize, const NV: usize>(acc: &mut [[V; NV]; MR], x: [V; MR], b: *const f32) {
-    for v in 0..NV {
-        let y = load(b.add(4 * v));
-        for r in 0..MR {
-            acc[r][v] = madd(x[r], y, acc[r][v]);
+unsafe fn nn_step<E: Element, const MR: usize, const NV: usize>(
+    acc: &mut [[V; NV]; MR],
+    x: [V; MR],
+    b: *const u8,
+    held: E::Held,
+) {
+    let mut y = [splat(0.0); NV];
+    for (v, y) in y.iter_mut().enumerate() {
+        *y = E::load4(b, 4 * v, held);
+    }
+    for r in 0..MR {
+        for v in 0..NV {
+            acc[r][v] = madd(x[r], y[v], acc[r][v]);
         }
     }
 }
 
 /// The last one to three columns of one row, in the same order of operations.
 #[inline(never)]
-unsafe fn nn_edge(t: &Nn, i: usize, j: usize) {
+unsafe fn nn_edge<E: Element>(t: &Nn, i: usize, j: usize) {
     let n = t.n - j;
     let a = at(t.a, i.wrapping_mul(t.lda), 4);
     let c = at_mut(t.c, i.wrapping_mul(t.ldc), 4).add(j);
     let mut acc = if t.accumulate { load_part(c, n) } else { splat(0.0) };
     for k in 0..t.k {
-        let b = at(t.b, k.wrapping_mul(t.ldb), 4).add(j);
-        acc = madd(load_splat(a.add(k)), load_part(b, n), acc);
+        let b = at(t.b, k.wrapping_mul(t.ldb).wrapping_add(j), E::BYTES);
+        acc = madd(load_splat(a.add(k)), E::load_tail(b, n), acc);
     }
     store_part(c, acc, n);
+}
+
+/// `C (m, 8) = A (m, k) · B (k, 8)` with m and k multiples of 4, k > 0, B and C contiguous. Returns the largest
+/// elements of C's columns, or `best` where that is larger.
+#[inline(never)]
+pub unsafe fn nn8(
+    a: *const f32,
+    lda: usize,
+    m: usize,
+    b: *const f32,
+    k: usize,
+    c: *mut f32,
+    best: [V; 2],
+) -> [V; 2] {
+    let step = |acc: &mut [[V; 2]; 4], x, b| nn_step::<Single, 4, 2>(acc, x, b as *const u8, ());
+    let mut best = best;
+    let end = b.add(8 * k);
+    let (mut row, mut c) = (a, c);
+    for _ in 0..m / 4 {
+        let mut a = [row, at(row, lda, 4), at(row, 2 * lda, 4), at(row, 3 * lda, 4)];
+        row = at(row, 4 * lda, 4);
+        let mut b = b;
+        let mut acc = [[splat(0.0); 2]; 4];
+        loop {
+            let x = a.map(|p| load(p));
+            step(&mut acc, x.map(lane::<0>), b);
+            // Never taken, see the module comment.
+            if b.add(8) == end {
+                break;
+            }
+            step(&mut acc, x.map(lane::<1>), b.add(8));
+            if b.add(16) == end {
+                break;
+            }
+            step(&mut acc, x.map(lane::<2>), b.add(16));
+            if b.add(24) == end {
+                break;
+            }
+            step(&mut acc, x.map(lane::<3>), b.add(24));
+            a = a.map(|p| p.add(4));
+            b = b.add(32);
+            if b == end {
+                break;
+            }
+        }
+        for r in 0..4 {
+            store(c.add(8 * r), acc[r][0]);
+            store(c.add(8 * r + 4), acc[r][1]);
+            best = [pmax(best[0], acc[r][0]), pmax(best[1], acc[r][1])];
+        }
+        c = c.add(32);
+    }
+    best
 }
 
 /// `C (m, 8) += A (k, m)ᵀ · B (k, 8)` with m a multiple of 4, B and C contiguous.
@@ -317,7 +392,22 @@ pub unsafe fn tn(a: *const f32, lda: usize, m: usize, b: *const f32, k: usize, c
         while b != end {
             tn_step(&mut acc, load(a), b);
             a = at(a, lda, 4);
-            b = b.add(8);
+            if b.add(8) == end {
+                break;
+            }
+            tn_step(&mut acc, load(a), b.add(8));
+            a = at(a, lda, 4);
+            if b.add(16) == end {
+                break;
+            }
+            tn_step(&mut acc, load(a), b.add(16));
+            a = at(a, lda, 4);
+            if b.add(24) == end {
+                break;
+            }
+            tn_step(&mut acc, load(a), b.add(24));
+            a = at(a, lda, 4);
+            b = b.add(32);
         }
         for r in 0..4 {
             store(c.add(8 * r), acc[r][0]);

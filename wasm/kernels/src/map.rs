@@ -116,8 +116,15 @@ impl Operand {
 }
 
 #[inline(always)]
-unsafe fn each1(x: *const f32, out: *mut f32, n: usize, f: impl Fn(V) -> V) {
+pub unsafe fn each1(x: *const f32, out: *mut f32, n: usize, f: impl Fn(V) -> V) {
     let mut i = 0;
+    // Four at a time share the constants of f, which V8 would build anew for each.
+    while i + 16 <= n {
+        for u in [0, 4, 8, 12] {
+            store(out.add(i + u), f(load(x.add(i + u))));
+        }
+        i += 16;
+    }
     while i + 4 <= n {
         store(out.add(i), f(load(x.add(i))));
         i += 4;
@@ -130,6 +137,12 @@ unsafe fn each1(x: *const f32, out: *mut f32, n: usize, f: impl Fn(V) -> V) {
 #[inline(always)]
 unsafe fn each2(a: *const f32, b: *const f32, out: *mut f32, n: usize, f: impl Fn(V, V) -> V) {
     let mut i = 0;
+    while i + 16 <= n {
+        for u in [0, 4, 8, 12] {
+            store(out.add(i + u), f(load(a.add(i + u)), load(b.add(i + u))));
+        }
+        i += 16;
+    }
     while i + 4 <= n {
         store(out.add(i), f(load(a.add(i)), load(b.add(i))));
         i += 4;
@@ -173,7 +186,7 @@ unsafe fn unary_run(op: u32, x: *const f32, out: *mut f32, n: usize) {
         }),
         9 => each1(x, out, n, gelu_tanh),
         10 => each1(x, out, n, |x| mul(x, sigmoid(mul(x, splat(1.702))))),
-        _ => each1(x, out, n, |x| pmax(x, splat(0.0))),
+        _ => each1(x, out, n, |x| at_least(x, splat(0.0))),
     }
 }
 

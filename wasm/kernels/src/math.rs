@@ -19,65 +19,134 @@ fn horner<const N: usize>(x: V, c: [f32; N]) -> V {
 /// 1.5·2²³ plus the exponent bias: adding it leaves `round(x) + 127` in the low bits of the sum.
 const ROUND_BIASED: f32 = 12_582_912.0 + 127.0;
 
+/// A vector constant that loops keep in a register: V8 builds a `v128.const` anew, with three or four
+/// instructions, at each use, and LLVM folds any splat it can see into one.
+#[inline(always)]
+pub fn held(x: f32) -> V {
+    core::hint::black_box(splat(x))
+}
+
 /// `2^x` for `x ≤ 0`; below −126.5, −∞ included, it is exactly 0, which is what masked scores need.
 /// Minimax polynomial of degree 5 on [−½, ½], relative error 1.6e-7 (Remez).
+#[derive(Clone, Copy)]
+pub struct Exp2Neg {
+    floor: V,
+    round: V,
+    c: [V; 6],
+}
+
+impl Exp2Neg {
+    #[inline(always)]
+    pub fn new() -> Self {
+        Exp2Neg {
+            floor: held(-127.0),
+            round: held(ROUND_BIASED),
+            c: [
+                held(0.001_327_647_2),
+                held(0.009_675_541),
+                held(0.055_507_13),
+                held(0.240_221_2),
+                held(0.693_146_94),
+                held(1.0),
+            ],
+        }
+    }
+
+    #[inline(always)]
+    pub fn of(&self, x: V) -> V {
+        let x = at_least(x, self.floor);
+        let t = add(x, self.round);
+        let f = sub(x, sub(t, self.round));
+        let mut p = self.c[0];
+        for &c in &self.c[1..] {
+            p = madd(p, f, c);
+        }
+        mul(p, shl::<23>(t))
+    }
+}
+
+/// `2^x` for `x ≤ 0`, see [`Exp2Neg`].
 #[inline(always)]
 pub fn exp2_neg(x: V) -> V {
-    let x = pmax(x, splat(-127.0));
-    let t = add(x, splat(ROUND_BIASED));
-    let f = sub(x, sub(t, splat(ROUND_BIASED)));
-    let p = horner(
-        f,
-        [
-            0.001_327_647_2,
-            0.009_675_541,
-            0.055_507_13,
-            0.240_221_2,
-            0.693_146_94,
-            1.0,
-        ],
-    );
-    mul(p, shl::<23>(t))
+    Exp2Neg::new().of(x)
 }
 
 /// Cody-Waite reduction by ln 2 and the polynomial of Cephes' expf: `(e^r, round(x/ln 2) in the low bits)`.
 #[inline(always)]
-fn exp_parts(x: V, round: f32) -> (V, V) {
-    let t = madd(x, splat(LOG2_E), splat(round));
-    let n = sub(t, splat(round));
-    let r = madd(n, splat(2.121_944_4e-4), madd(n, splat(-0.693_359_4), x));
-    let p = horner(
-        r,
-        [
-            1.987_569_1e-4,
-            1.398_2e-3,
-            8.333_452e-3,
-            4.166_579_6e-2,
-            0.166_666_65,
-            0.5,
-        ],
-    );
-    (add(madd(mul(r, r), p, r), splat(1.0)), t)
+fn exp_parts(x: V, round: V, c: &[V; 10]) -> (V, V) {
+    let t = madd(x, c[0], round);
+    let n = sub(t, round);
+    let r = madd(n, c[1], madd(n, c[2], x));
+    let mut p = c[3];
+    for &k in &c[4..9] {
+        p = madd(p, r, k);
+    }
+    (add(madd(mul(r, r), p, r), c[9]), t)
 }
 
+const EXP: [f32; 10] = [
+    LOG2_E,
+    2.121_944_4e-4,
+    -0.693_359_4,
+    1.987_569_1e-4,
+    1.398_2e-3,
+    8.333_452e-3,
+    4.166_579_6e-2,
+    0.166_666_65,
+    0.5,
+    1.0,
+];
+
 /// `e^x` for `x ≤ 0`; below −87.7, −∞ included, it is exactly 0.
+#[derive(Clone, Copy)]
+pub struct ExpNeg {
+    floor: V,
+    round: V,
+    c: [V; 10],
+}
+
+impl ExpNeg {
+    #[inline(always)]
+    pub fn new() -> Self {
+        ExpNeg {
+            floor: held(-88.0),
+            round: held(ROUND_BIASED),
+            c: EXP.map(held),
+        }
+    }
+
+    #[inline(always)]
+    pub fn of(&self, x: V) -> V {
+        let (p, t) = exp_parts(at_least(x, self.floor), self.round, &self.c);
+        mul(p, shl::<23>(t))
+    }
+}
+
+/// `e^x` for `x ≤ 0`, see [`ExpNeg`].
 #[inline(always)]
 pub fn exp_neg(x: V) -> V {
-    let (p, t) = exp_parts(pmax(x, splat(-88.0)), ROUND_BIASED);
-    mul(p, shl::<23>(t))
+    ExpNeg::new().of(x)
 }
 
 /// `e^x`, with gradual underflow and overflow to infinity.
 #[inline(always)]
 pub fn exp(x: V) -> V {
-    let x = pmin(pmax(x, splat(-104.0)), splat(89.0));
-    let (p, t) = exp_parts(x, 12_582_912.0);
+    let x = at_most(at_least(x, splat(-104.0)), splat(89.0));
+    let (p, t) = exp_parts(x, splat(12_582_912.0), &EXP.map(splat));
     // Two factors, because 2^n alone leaves the range of f32 before p·2^n does.
     let n = subi(t, splati(0x4b40_0000));
     let half = subi(shr::<1>(addi(n, splati(256))), splati(128));
     let rest = subi(n, half);
     let two = |n: V| shl::<23>(addi(n, splati(127)));
     mul(mul(p, two(half)), two(rest))
+}
+
+/// `e^x` for |x| ≤ 87, clamped to that range.
+#[inline(always)]
+fn exp_within(x: V) -> V {
+    let x = at_most(at_least(x, splat(-87.0)), splat(87.0));
+    let (p, t) = exp_parts(x, splat(ROUND_BIASED), &EXP.map(splat));
+    mul(p, shl::<23>(t))
 }
 
 /// Natural logarithm (Cephes' logf).
@@ -144,7 +213,7 @@ pub fn tanh(x: V) -> V {
         ],
     );
     let near = madd(mul(p, z), x, x);
-    let e = exp(pmin(add(a, a), splat(40.0)));
+    let e = exp_within(add(a, a));
     let far = sub(splat(1.0), div(splat(2.0), add(e, splat(1.0))));
     let far = or(far, and(x, splati(i32::MIN)));
     let r = select(lt(a, splat(0.625)), near, far);
@@ -154,13 +223,13 @@ pub fn tanh(x: V) -> V {
 /// `1 / (1 + e^{−x})`.
 #[inline(always)]
 pub fn sigmoid(x: V) -> V {
-    div(splat(1.0), add(splat(1.0), exp(neg(x))))
+    div(splat(1.0), add(splat(1.0), exp_within(neg(x))))
 }
 
 /// Error function: the rational approximation of Eigen and XLA on [−4, 4], ±1 outside.
 #[inline(always)]
 pub fn erf(y: V) -> V {
-    let x = pmin(pmax(y, splat(-4.0)), splat(4.0));
+    let x = at_most(at_least(y, splat(-4.0)), splat(4.0));
     let z = mul(x, x);
     let p = horner(
         z,
@@ -218,7 +287,7 @@ mod tests {
         assert!(worst(log, f64::ln, 1e-3, 10.0, 1e-1) < 2e-7);
         assert!(worst(log, f64::ln, 10.0, 1e30, 1e-1) < 2e-7);
         assert!(worst(tanh, f64::tanh, -12.0, 12.0, 1e-30) < 3e-7);
-        assert!(worst(sigmoid, |x| 1.0 / (1.0 + (-x).exp()), -80.0, 80.0, 1e-37) < 3e-7);
+        assert!(worst(sigmoid, |x| 1.0 / (1.0 + (-x).exp()), -87.0, 90.0, 1e-37) < 3e-7);
         assert!(worst(erf, libm::erf, -5.0, 5.0, 1e-30) < 6e-7);
     }
 

@@ -128,7 +128,7 @@ unsafe fn block(
                 a: ap,
                 lda,
                 m,
-                b: bp,
+                b: bp as *const u8,
                 ldb,
                 n,
                 k,
@@ -136,7 +136,7 @@ unsafe fn block(
                 ldc,
                 accumulate: k0 > 0,
             }
-            .run();
+            .run::<Single>();
         }
         k0 += k;
         if k0 >= inner {

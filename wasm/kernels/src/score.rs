@@ -4,6 +4,7 @@
 //! head. The flash kernel keeps scores transposed and turns tiles around for a hook; one that looks only at the
 //! score, not at where it lies (`hook_by_value`), is handed them as they are.
 use crate::attention::Attention;
+use crate::map::each1;
 use crate::math::tanh;
 use crate::simd::*;
 
@@ -104,14 +105,7 @@ pub unsafe extern "C" fn softcap(
     };
     for i in 0..rows {
         let row = scores.add((i * ld) as usize);
-        let (mut j, n) = (0, cols as usize);
-        while j + 4 <= n {
-            store(row.add(j), cap(load(row.add(j))));
-            j += 4;
-        }
-        if j < n {
-            store_part(row.add(j), cap(load_part(row.add(j), n - j)), n - j);
-        }
+        each1(row, row, cols as usize, cap);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Four-lane vectors: thin names over the WebAssembly SIMD instructions the kernels use.
 //!
-//! `madd` is the one place where the two builds differ: a fused multiply-add with relaxed SIMD, a rounded
-//! multiply and add without (the same bits on every engine). `pmax` is used instead of `f32x4.max` because the
-//! latter costs about eight instructions on x64, for NaN and signed zero.
+//! `madd` is where the two builds differ: a fused multiply-add with relaxed SIMD, a rounded
+//! multiply and add without (the same bits on every engine). `pmax`, for values, and `at_least` and `at_most`, for
+//! bounds, stand in for `f32x4.max`, which costs about eight instructions on x64, for NaN and signed zero.
 #![allow(dead_code)]
 
 #[cfg(target_arch = "wasm32")]
@@ -32,7 +32,6 @@ mod wasm {
         div = f32x4_div(a, b);
         max = f32x4_max(a, b);
         pmax = f32x4_pmax(a, b);
-        pmin = f32x4_pmin(a, b);
         neg = f32x4_neg(a);
         abs = f32x4_abs(a);
         sqrt = f32x4_sqrt(a);
@@ -60,6 +59,25 @@ mod wasm {
         return f32x4_relaxed_madd(a, b, c);
         #[cfg(not(target_feature = "relaxed-simd"))]
         return f32x4_add(f32x4_mul(a, b), c);
+    }
+
+    /// `x`, or `floor` where that is larger; a NaN stays. The operands of the relaxed form are in the order in
+    /// which x64 keeps it; ARM keeps it either way.
+    #[inline(always)]
+    pub fn at_least(x: V, floor: V) -> V {
+        #[cfg(target_feature = "relaxed-simd")]
+        return f32x4_relaxed_max(floor, x);
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        return f32x4_pmax(x, floor);
+    }
+
+    /// `x`, or `ceiling` where that is smaller; a NaN stays.
+    #[inline(always)]
+    pub fn at_most(x: V, ceiling: V) -> V {
+        #[cfg(target_feature = "relaxed-simd")]
+        return f32x4_relaxed_min(ceiling, x);
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        return f32x4_pmin(x, ceiling);
     }
 
     /// Lanes of `a` where `mask` is set, else of `b`.
@@ -164,6 +182,12 @@ mod wasm {
         i32x4_load_extend_u16x4(p)
     }
 
+    /// Four signed 16-bit values as 32-bit lanes.
+    #[inline(always)]
+    pub unsafe fn load_i16x4(p: *const i16) -> V {
+        i32x4_load_extend_i16x4(p)
+    }
+
     /// The first `n` (1 to 3) floats, zeros after them.
     #[inline(always)]
     pub unsafe fn load_part(p: *const f32, n: usize) -> V {
@@ -185,6 +209,26 @@ mod wasm {
         if n == 3 {
             v128_store32_lane::<2>(v, p.add(2) as *mut u32);
         }
+    }
+}
+
+/// The first `n` floats, at most four; zeros after them.
+#[inline(always)]
+pub unsafe fn load_up_to_4(p: *const f32, n: usize) -> V {
+    if n >= 4 {
+        load(p)
+    } else {
+        load_part(p, n)
+    }
+}
+
+/// Stores the first `n` lanes, at most four.
+#[inline(always)]
+pub unsafe fn store_up_to_4(p: *mut f32, v: V, n: usize) {
+    if n >= 4 {
+        store(p, v);
+    } else {
+        store_part(p, v, n);
     }
 }
 

@@ -52,8 +52,11 @@ pub fn max(a: V, b: V) -> V {
 pub fn pmax(a: V, b: V) -> V {
     each2(a, b, |x, y| if x < y { y } else { x })
 }
-pub fn pmin(a: V, b: V) -> V {
-    each2(a, b, |x, y| if y < x { y } else { x })
+pub fn at_least(x: V, floor: V) -> V {
+    pmax(x, floor)
+}
+pub fn at_most(x: V, ceiling: V) -> V {
+    each2(x, ceiling, |x, y| if y < x { y } else { x })
 }
 pub fn neg(a: V) -> V {
     each(a, |x| -x)
@@ -168,6 +171,9 @@ pub unsafe fn load_splat(p: *const f32) -> V {
 }
 pub unsafe fn load_u16x4(p: *const u16) -> V {
     vec4i((p as *const [u16; 4]).read_unaligned().map(i32::from))
+}
+pub unsafe fn load_i16x4(p: *const i16) -> V {
+    vec4i((p as *const [i16; 4]).read_unaligned().map(i32::from))
 }
 pub unsafe fn load_part(p: *const f32, n: usize) -> V {
     let mut v = [0.0; 4];

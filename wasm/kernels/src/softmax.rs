@@ -3,7 +3,7 @@
 //! Over the naive three passes with libm's exp: vectorised maximum, exponential and sum, and one multiplication by
 //! the reciprocal. A row of −∞ gives zeros and a log-sum-exp of −∞.
 use crate::dtype::read_f32;
-use crate::math::{exp_neg, log1};
+use crate::math::{log1, ExpNeg};
 use crate::simd::*;
 use crate::strided::{cell, count, Outer, Rows};
 
@@ -69,12 +69,13 @@ pub unsafe fn exponentials(x: *mut f32, n: usize, floor: f32) -> (f32, f32) {
     }
     // With m = −∞ every difference would be NaN.
     let from = splat(if m == f32::NEG_INFINITY { 0.0 } else { m });
+    let exp = ExpNeg::new();
     let mut acc = [splat(0.0); 2];
     i = 0;
     while i + 8 <= n {
         let (a, b) = (
-            exp_neg(sub(load(x.add(i)), from)),
-            exp_neg(sub(load(x.add(i + 4)), from)),
+            exp.of(sub(load(x.add(i)), from)),
+            exp.of(sub(load(x.add(i + 4)), from)),
         );
         store(x.add(i), a);
         store(x.add(i + 4), b);
@@ -83,7 +84,7 @@ pub unsafe fn exponentials(x: *mut f32, n: usize, floor: f32) -> (f32, f32) {
     }
     let mut l = sum(add(acc[0], acc[1]));
     while i < n {
-        let e = extract::<0>(exp_neg(sub(splat(*x.add(i)), from)));
+        let e = extract::<0>(exp.of(sub(splat(*x.add(i)), from)));
         *x.add(i) = e;
         l += e;
         i += 1;

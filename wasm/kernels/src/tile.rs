@@ -4,7 +4,7 @@
 //! else a widened copy in scratch memory. So a block table or another storage type is data, not another kernel.
 use crate::attention::{fill, Attention};
 use crate::dtype::{at, read_f32, size, BFloat, Half, Single, BF16, F32};
-use crate::gemm::Nt;
+use crate::gemm::{Nn, Nt};
 
 /// Keys of one tile: with D = 64 its keys and values take 16 KiB each.
 pub const TILE: usize = 64;
@@ -63,20 +63,13 @@ impl Stream {
         (p, n.min(self.page - slot))
     }
 
-    /// Rows `j..j+n` as f32 rows of `up4(width)` elements, and their stride. Copied rows are padded with zeros to
-    /// multiples of four both ways; `padded` says that the caller relies on it. `dense` asks for rows without gaps.
-    pub unsafe fn tile(
-        &self,
-        j: usize,
-        n: usize,
-        padded: bool,
-        dense: bool,
-        room: *mut f32,
-    ) -> (*const f32, usize) {
+    /// Rows `j..j+n` as f32 rows and their stride, padded with zeros to multiples of four both ways. They are read
+    /// in place where they have that form; `dense` asks for rows without gaps.
+    pub unsafe fn tile(&self, j: usize, n: usize, dense: bool, room: *mut f32) -> (*const f32, usize) {
         let wide = up4(self.width);
         let (p, len) = self.run(j, n);
-        let whole = !padded || (n % 4 == 0 && self.width == wide);
-        if self.dtype == F32 && len == n && whole && (!dense || self.row == wide) {
+        let whole = len == n && n % 4 == 0 && self.width == wide;
+        if self.dtype == F32 && whole && (!dense || self.row == wide) {
             return (p as *const f32, self.row);
         }
         let mut done = 0;
@@ -127,6 +120,42 @@ impl Stream {
                 c: scores.add(done),
                 ldc: ld,
                 bias: core::ptr::null(),
+            };
+            match self.dtype {
+                F32 => t.run::<Single>(),
+                BF16 => t.run::<BFloat>(),
+                _ => t.run::<Half>(),
+            }
+            done += len;
+        }
+    }
+
+    /// `out (m, width) += weights (m, n) · rows j..j+n`, widening in registers. Keys are taken `TILE` at a time, so
+    /// that an output row of accumulators meets values that are still in cache.
+    pub unsafe fn weigh(
+        &self,
+        weights: *const f32,
+        ldw: usize,
+        m: usize,
+        j: usize,
+        n: usize,
+        out: *mut f32,
+        ld: usize,
+    ) {
+        let mut done = 0;
+        while done < n {
+            let (p, len) = self.run(j + done, (n - done).min(TILE));
+            let t = Nn {
+                a: weights.add(done),
+                lda: ldw,
+                m,
+                b: p,
+                ldb: self.row,
+                n: self.width,
+                k: len,
+                c: out,
+                ldc: ld,
+                accumulate: true,
             };
             match self.dtype {
                 F32 => t.run::<Single>(),

@@ -1,0 +1,223 @@
+/**
+ * Every kernel variant through a second WGSL compiler: Dawn's Tint, on its null backend, which needs no driver
+ * and executes nothing. It refuses what others let pass: barriers in non-uniform control flow, workgroup memory
+ * above the limit, bindings that do not match.
+ *
+ * @module
+ */
+import { assertEquals } from "@std/assert";
+import type { AttentionCall, BinaryOp, UnaryOp, View } from "../../src/devices/device.ts";
+import { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
+import { specialise } from "../../src/devices/webgpu/template.ts";
+import { type DType, DTYPES } from "../../src/dtype.ts";
+import { defaults } from "../../src/devices/webgpu/template.ts";
+import { expand, shrink } from "../../kernels/expand.ts";
+
+// Not a literal in the import, so that checking and publishing do not depend on the package.
+const DAWN = "npm:webgpu@0.6.2";
+
+async function nullGpu(): Promise<GPU | string> {
+  const { state } = await Deno.permissions.query({ name: "ffi" });
+  if (state !== "granted") return "Dawn needs --allow-ffi";
+  try {
+    const { create } = await import(DAWN) as { create(flags: string[]): GPU };
+    return create(["backend=null"]);
+  } catch (error) {
+    return `Dawn could not be loaded: ${error instanceof Error ? error.message.split("\n")[0] : error}`;
+  }
+}
+
+const gpu = await nullGpu();
+const missing = typeof gpu === "string";
+const KERNELS = new URL("../../kernels/", import.meta.url);
+const STEMS = [...Deno.readDirSync(KERNELS)].filter((e) => e.name.endsWith(".wgsl")).map((e) => e.name);
+
+/** Makes views on `device` and frees them all. */
+class Views implements Disposable {
+  readonly #made: View[] = [];
+  constructor(readonly device: WebGpuDevice) {}
+
+  make(shape: readonly number[], dtype: DType = "float32", offset = 0): View {
+    const strides = shape.map((_, d) => shape.slice(d + 1).reduce((a, b) => a * b, 1));
+    const n = shape.reduce((a, b) => a * b, 1);
+    const allocation = this.device.allocate((n + offset) * this.device.elementBytes(dtype));
+    const view = { allocation, dtype, offset, shape, strides };
+    this.#made.push(view);
+    return view;
+  }
+
+  [Symbol.dispose](): void {
+    for (const view of this.#made) this.device.release(view.allocation);
+  }
+}
+
+const FLOATS = ["float32", "float16", "bfloat16"] as const;
+
+function elementwise(device: WebGpuDevice, views: Views): void {
+  const { kernels } = device;
+  const ops: UnaryOp[] = [
+    ...["neg", "exp", "log", "tanh", "sigmoid", "sqrt"] as const,
+    ...["silu", "gelu", "gelu_tanh", "quick_gelu", "relu"] as const,
+  ];
+  for (const op of ops) kernels.unary(op, views.make([3, 5]), views.make([3, 5]));
+  for (const from of DTYPES) {
+    for (const to of DTYPES) {
+      kernels.unary("copy", views.make([3, 4], from), views.make([3, 4], to));
+      kernels.unary("copy", views.make([3, 3], from), views.make([3, 3], to));
+    }
+  }
+  for (let rank = 1; rank <= 6; rank++) {
+    const x = views.make(Array(rank).fill(2));
+    const turned: View = { ...x, strides: [...x.strides].reverse() };
+    const out = views.make(Array(rank).fill(2));
+    kernels.unary("copy", turned, out);
+    kernels.binary("add", turned, x, out);
+    kernels.where(views.make(Array(rank).fill(2), "bool"), turned, x, out);
+  }
+  for (const op of ["add", "sub", "mul", "div", "maximum", "silu_mul"] as BinaryOp[]) {
+    kernels.binary(op, views.make([7]), views.make([7], "float16"), views.make([7]));
+    if (op !== "div" && op !== "silu_mul") {
+      kernels.binary(op, views.make([7], "int32"), views.make([7], "int32"), views.make([7], "int32"));
+    }
+  }
+  for (const dtype of FLOATS) {
+    kernels.where(
+      views.make([7], "bool"),
+      views.make([7], dtype),
+      views.make([7], dtype),
+      views.make([7], dtype),
+    );
+    kernels.embedding(views.make([3], "int32"), views.make([9, 5], dtype), views.make([3, 5]));
+    kernels.rotary(
+      views.make([1, 2, 3, 4]),
+      views.make([9, 4]),
+      views.make([1, 3], "int32"),
+      views.make([1, 2, 3, 4]),
+    );
+  }
+}
+
+function rowwise(device: WebGpuDevice, views: Views): void {
+  const { kernels } = device;
+  for (const op of ["sum", "max", "mean"] as const) kernels.reduce(op, views.make([3, 70]), views.make([3]));
+  kernels.reduce("sum", views.make([3, 70], "int32"), views.make([3], "int32"));
+  kernels.softmax(views.make([3, 70]), views.make([3, 70]), views.make([3]));
+  kernels.softmax(views.make([3, 70]), views.make([3, 70]), null);
+  kernels.argmax(views.make([3, 70]), views.make([3], "int32"));
+  for (const dtype of FLOATS) {
+    kernels.rms_norm(views.make([3, 70]), views.make([70], dtype), 1e-6, 0, views.make([3, 70]));
+    kernels.layer_norm(
+      views.make([3, 70]),
+      views.make([70], dtype),
+      views.make([70], dtype),
+      1e-6,
+      views.make([3, 70]),
+    );
+    for (const rows of [1, 3, 8, 9, 100]) {
+      for (const width of [64, 33]) {
+        const bias = rows === 3 ? null : views.make([5], dtype);
+        kernels.linear(views.make([rows, width]), views.make([5, width], dtype), bias, views.make([rows, 5]));
+      }
+    }
+    kernels.matmul(views.make([2, 30, 4]), views.make([2, 4, 5], dtype), views.make([2, 30, 5]), false);
+    kernels.matmul(views.make([2, 3, 4]), views.make([2, 5, 4], dtype), views.make([2, 3, 5]), true);
+  }
+  kernels.rms_norm(views.make([3, 70]), null, 1e-6, 0, views.make([3, 70]));
+  kernels.layer_norm(views.make([3, 70]), views.make([70]), null, 1e-6, views.make([3, 70]));
+  device.write(views.make([5], "float16").allocation, 2, new Uint8Array(4));
+}
+
+function attention(device: WebGpuDevice, views: Views): void {
+  const base = { B: 1, H: 4, Hkv: 2, Q: 20, K: 40, D: 64, Dv: 64, kv: "float32" as DType };
+  const run = (sizes: Partial<typeof base>, options: (s: typeof base) => Partial<AttentionCall>) => {
+    const s = { ...base, ...sizes };
+    for (const algorithm of ["flash", "eager"] as const) {
+      device.kernels.attention({
+        algorithm,
+        query: views.make([s.B, s.H, s.Q, s.D]),
+        key: views.make([s.B, s.Hkv, s.K, s.D], s.kv),
+        value: views.make([s.B, s.Hkv, s.K, s.Dv], s.kv),
+        out: views.make([s.B, s.Q, s.H, s.Dv]),
+        weights: null,
+        lse: views.make([s.B, s.H, s.Q]),
+        ...{ scaling: 1, softcap: 0, query_offset: 0, causal: true, window_left: -1, window_right: -1 },
+        ...{ padding: null, zero_padded_queries: false, mask: null, sinks: null },
+        ...options(s),
+      });
+    }
+  };
+  for (const kv of FLOATS) {
+    for (const D of [1, 4, 7, 8, 16, 24, 64, 80, 96, 128, 192, 256]) {
+      for (const Q of [1, 20]) run({ D, Dv: D, kv, Q }, () => ({}));
+    }
+  }
+  for (const K of [600, 9000]) run({ Q: 1, K, kv: "bfloat16" }, (s) => ({ sinks: views.make([s.H]) }));
+  run({ Q: 1, K: 600, Dv: 7 }, () => ({ lse: null }));
+  run({ D: 192, Dv: 128 }, () => ({ causal: false }));
+  run({ D: 16, Dv: 256 }, () => ({ lse: null }));
+  run({}, (s) => ({ weights: null, softcap: 5, sinks: views.make([s.H]) }));
+  run({}, () => ({ window_left: 3 }));
+  run({}, () => ({ causal: false, window_left: 3, window_right: 3 }));
+  run({}, (s) => ({ padding: views.make([s.B, s.K], "bool") }));
+  for (const dtype of ["bool", "float32"] as const) {
+    run({}, (s) => ({ mask: views.make([s.B, s.H, s.Q, s.K], dtype) }));
+    run({ Q: 2 }, (s) => ({
+      ...{
+        mask: views.make([s.B, s.H, s.Q, s.K], dtype),
+        sinks: views.make([s.H]),
+        softcap: 5,
+        window_left: 3,
+      },
+      ...{ window_right: 2, padding: views.make([s.B, s.K], "bool"), zero_padded_queries: true },
+    }));
+  }
+}
+
+for (const unrolled of [true, false]) {
+  Deno.test({
+    name: `lint: every variant compiles in Dawn, inner loops ${unrolled ? "unrolled" : "kept"}`,
+    ignore: missing,
+    fn: async (t) => {
+      const device = new WebGpuDevice({ gpu: gpu as GPU, unrolled });
+      for (const sweep of [elementwise, rowwise, attention]) {
+        await t.step(sweep.name, async () => {
+          using views = new Views(device);
+          sweep(device, views);
+          await device.flush();
+        });
+      }
+      assertEquals(device.live, 0);
+      await device.destroy();
+    },
+  });
+}
+
+Deno.test({
+  name: "lint: the canonical text of every kernel is valid WGSL as it stands",
+  ignore: missing,
+  fn: async () => {
+    const adapter = await (gpu as GPU).requestAdapter();
+    const device = await adapter!.requestDevice();
+    const problems: string[] = [];
+    for (const name of STEMS) {
+      const code = Deno.readTextFileSync(new URL(name, KERNELS));
+      for (const text of [code, specialise(shrink(code), { ...defaults(code), DEEP: true })]) {
+        device.pushErrorScope("validation");
+        device.createShaderModule({ label: name, code: text });
+        const error = await device.popErrorScope();
+        if (error) problems.push(`${name}: ${error.message}`);
+      }
+    }
+    device.destroy();
+    assertEquals(problems, []);
+  },
+});
+
+Deno.test("lint: the embedded kernels are what kernels/expand.ts makes of kernels/*.wgsl", async () => {
+  const path = new URL("../../src/devices/webgpu/shaders.ts", import.meta.url);
+  assertEquals(Deno.readTextFileSync(path) === await expand(), true, "run kernels/expand.ts");
+});
+
+if (missing) {
+  Deno.test(`skips: 3 tests skipped because ${gpu}`, () => console.log(`3 tests skipped because ${gpu}`));
+}
