@@ -28,6 +28,9 @@ type Name = typeof NAMES[number];
 /** Largest score matrix `eager` is asked to make, in elements (64 MiB). */
 const EAGER_LIMIT = 2 ** 24;
 
+/** Query length from which on only flash is run: sdpa takes the same kernel, and a run should end. */
+const LONG = 4096;
+
 /** Bytes of keys and values from which on a decode step is compared with the read bandwidth. */
 const STREAMS_FROM = 64 * 2 ** 20;
 
@@ -130,8 +133,8 @@ async function runShape(context: BenchContext, shape: AttentionShape): Promise<R
   const decode = Q === 1;
   using plainInputs = plain(shape, operands);
   using modelInputs = modelLike(shape, operands);
-  const names = NAMES.filter((n) => n !== "eager" || B * H * Q * K <= EAGER_LIMIT).filter((n) =>
-    n !== "sdpa" || shape.window === undefined || Q * K <= EAGER_LIMIT
+  const names = NAMES.filter((n) =>
+    n === "flash_attention_2" || (Q < LONG && (n === "sdpa" || B * H * Q * K <= EAGER_LIMIT))
   );
   const ours = [
     ...names.map((n) => ready(n, "", shape, plainInputs)),

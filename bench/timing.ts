@@ -57,25 +57,26 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
 }
 
+/** Slower calls are long past V8's compilation after two of them. */
+const LONG_CALL_MS = 500;
+
 /**
  * Times all contestants in interleaved rounds; each round starts with another one, so that none always runs after
- * the same neighbour. Contestants slower than 4 s a call keep the warm-ups but run a third of the rounds.
+ * the same neighbour.
  */
 export async function interleave(
   contestants: readonly Contestant[],
-  effort: Effort,
+  { warmups, rounds }: Effort,
   progress: (text: string) => void = () => {},
 ): Promise<Map<string, Timing>> {
-  let slowest = 0;
-  for (let i = 0; i < effort.warmups; i++) {
-    for (const c of contestants) {
-      progress(`warm-up ${i + 1}/${effort.warmups}: ${c.name}`);
+  for (const c of contestants) {
+    for (let i = 0, slow = false; i < (slow ? Math.min(2, warmups) : warmups); i++) {
+      progress(`warm-up ${i + 1}/${warmups}: ${c.name}`);
       const start = performance.now();
       await c.run();
-      slowest = Math.max(i === 0 ? 0 : slowest, performance.now() - start);
+      slow = performance.now() - start > LONG_CALL_MS;
     }
   }
-  const rounds = slowest > 4000 ? Math.ceil(effort.rounds / 3) : effort.rounds;
   const took = new Map<string, Elapsed[]>(contestants.map((c) => [c.name, []]));
   for (let round = 0; round < rounds; round++) {
     for (let i = 0; i < contestants.length; i++) {

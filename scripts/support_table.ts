@@ -123,6 +123,13 @@ function table(rows: readonly (readonly string[])[]): string {
   return [line(head!), line(widths.map((n) => "-".repeat(n))), ...body.map(line)].join("\n");
 }
 
+/** What an architecture may offer, and the class that loads it. */
+const AUTO_CLASSES = [
+  ["base", "AutoModel"],
+  ["causal_lm", "AutoModelForCausalLM"],
+  ["image_text_to_text", "AutoModelForImageTextToText"],
+] as const;
+
 /** The text between the two marks. */
 export async function generated(): Promise<string> {
   const head = ["`attn_implementation`", "mask", ...FEATURES.map((f) => f.title), "weights"];
@@ -142,8 +149,12 @@ export async function generated(): Promise<string> {
     "[one case table](./tests/support/attention_cases.ts) are run by every kernel on both devices, with head " +
     `dimensions ${sorted(ATTENTION_CASES.map((c) => c.D))} and keys and values in ${dtypes}.`,
     `Models, by \`model_type\`: ${
-      Object.entries(MODELS).map(([name, classes]) =>
-        `\`${name}\` (${["AutoModel", ...(classes.causal_lm ? ["AutoModelForCausalLM"] : [])].join(", ")})`
+      Object.entries(MODELS).map(([name, architecture]) =>
+        `\`${name}\` (${
+          AUTO_CLASSES.filter(([role]) => role in architecture).map(([, auto]) =>
+            auto
+          ).join(", ")
+        })`
       ).join(", ")
     }.`,
     `Size of a release, unpacked, kernels and documentation included: ${(bytes / 1e6).toFixed(1)} MB.`,

@@ -39,10 +39,18 @@ export class Storage {
     this.host = null;
   }
 
+  /** Gives the copy on `device` back. */
+  #leave(device: Device): void {
+    for (const home of this.#homes) if (home.device === device) device.release(home);
+    this.#homes = this.#homes.filter((home) => home.device !== device);
+  }
+
   /** The device that holds the values; undefined for storage that has only a host copy. */
   get home(): Device | undefined {
     // A device that closed took its copies of host data with it.
-    if (this.host !== null) this.#homes = this.#homes.filter((a) => !a.device.isClosed);
+    if (this.host !== null) {
+      for (const { device } of this.#homes) if (device.isClosed) this.#leave(device);
+    }
     return this.#homes[0]?.device;
   }
 
@@ -52,12 +60,17 @@ export class Storage {
     if (there !== undefined) return there;
     // Encoding may refuse the values: nothing is allocated then.
     const bytes = this.host === null ? null : device.encode(this.dtype, this.host);
+    const from = this.#homes[0];
+    if (bytes === null && from === undefined) {
+      throw new InvalidArgument("Cannot use a tensor after it was disposed");
+    }
     const block = device.allocate(this.length * device.elementBytes(this.dtype), bytes !== null);
-    if (bytes !== null) device.write(block, 0, bytes);
-    else {
-      const from = this.#homes[0];
-      if (from === undefined) throw new InvalidArgument("Cannot use a tensor after it was disposed");
-      copyBetween(from, block);
+    try {
+      if (bytes !== null) device.write(block, 0, bytes);
+      else copyBetween(from!, block);
+    } catch (error) {
+      device.release(block);
+      throw error;
     }
     this.#homes.push(block);
     return block;

@@ -3,7 +3,13 @@
  *
  * @module
  */
-import { assertEquals, assertRejects, assertStrictEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  assertEquals,
+  assertRejects,
+  assertStrictEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import fc from "./support/fast_check.ts";
 import { type DeviceName, type DType, InvalidArgument, liveBuffers, ops, Tensor } from "../mod.ts";
 import { WasmEngine } from "../src/devices/wasm/engine.ts";
@@ -57,7 +63,13 @@ function tensor({ shape, data }: NDArray, device: DeviceName, dtype: DType = "fl
 }
 
 /** Checks a result and disposes it. */
-async function check(actual: Tensor, expected: NDArray, kind: Kind, device: DeviceName, label = ""): Promise<void> {
+async function check(
+  actual: Tensor,
+  expected: NDArray,
+  kind: Kind,
+  device: DeviceName,
+  label = "",
+): Promise<void> {
   using owned = actual;
   assertEquals(owned.shape, expected.shape, label);
   const values = Array.from(await owned.data() as ArrayLike<number | bigint>, Number);
@@ -79,7 +91,11 @@ const PAIRS: readonly (readonly [readonly number[], readonly number[]])[] = [
   [[1], [70, 3]],
 ];
 
-const BINARY: readonly (readonly [name: "add" | "sub" | "mul" | "div" | "maximum", fn: (a: number, b: number) => number, kind: Kind])[] = [
+const BINARY: readonly (readonly [
+  name: "add" | "sub" | "mul" | "div" | "maximum",
+  fn: (a: number, b: number) => number,
+  kind: Kind,
+])[] = [
   ["add", (a, b) => a + b, "elementwise"],
   ["sub", (a, b) => a - b, "elementwise"],
   ["mul", (a, b) => a * b, "elementwise"],
@@ -125,7 +141,12 @@ everywhere("integers stay integers: int32 with int32, int64, bool and whole numb
   }
 });
 
-const UNARY: readonly (readonly [name: "neg" | "exp" | "log" | "tanh" | "sigmoid" | "sqrt", fn: (x: number) => number, kind: Kind, positive?: true])[] = [
+const UNARY: readonly (readonly [
+  name: "neg" | "exp" | "log" | "tanh" | "sigmoid" | "sqrt",
+  fn: (x: number) => number,
+  kind: Kind,
+  positive?: true,
+])[] = [
   ["neg", (x) => -x, "exact"],
   ["exp", Math.exp, "transcendental"],
   ["log", Math.log, "transcendental", true],
@@ -141,7 +162,13 @@ for (const [name, fn, kind, positive] of UNARY) {
     using t = tensor(x, device);
     await check(ops[name](t), { ...x, data: x.data.map(fn) }, kind, device);
     using view = ops.tidy(() => ops.slice(ops.permute(t, [1, 0, 2]), 0, 1, 3));
-    await check(ops[name](view), build([2, 3, 5], ([j, i, k]) => fn(pick(x, [i!, j! + 1, k!]))), kind, device, "view");
+    await check(
+      ops[name](view),
+      build([2, 3, 5], ([j, i, k]) => fn(pick(x, [i!, j! + 1, k!]))),
+      kind,
+      device,
+      "view",
+    );
     for (const dtype of ["float16", "bfloat16"] as const) {
       using half = tensor(x, device, dtype);
       const stored = Array.from(await half.data() as ArrayLike<number>, Number);
@@ -172,8 +199,18 @@ everywhere("where selects with broadcasting, tensors or numbers", async (device)
   using condition = tensor(c, device, "bool");
   const expected = (f: (i: number[]) => number, g: (i: number[]) => number, shape: number[]) =>
     build(shape, (i) => pick(c, i) ? f(i) : g(i));
-  await check(ops.where(condition, x, y), expected((i) => pick(a, i), (i) => pick(b, i), [2, 3, 4]), "exact", device);
-  await check(ops.where(condition, x, -Infinity), expected((i) => pick(a, i), () => -Infinity, [2, 3, 4]), "exact", device);
+  await check(
+    ops.where(condition, x, y),
+    expected((i) => pick(a, i), (i) => pick(b, i), [2, 3, 4]),
+    "exact",
+    device,
+  );
+  await check(
+    ops.where(condition, x, -Infinity),
+    expected((i) => pick(a, i), () => -Infinity, [2, 3, 4]),
+    "exact",
+    device,
+  );
   await check(ops.where(condition, 0.5, y), expected(() => 0.5, (i) => pick(b, i), [3, 4]), "exact", device);
   using ints = ops.where(condition, 1, 0);
   assertEquals([ints.dtype, Array.from(await ints.data() as Int32Array)], ["int32", bits]);
@@ -195,13 +232,27 @@ for (const [name, fn] of REDUCTIONS) {
       for (let dim = -shape.length; dim < shape.length; dim++) {
         const d = (dim + shape.length) % shape.length;
         const kept = shape.map((n, i) => i === d ? 1 : n);
-        const expected = build(kept, (i) => fn(Array.from({ length: shape[d]! }, (_, j) => pick(a, i.with(d, j)))));
-        await check(ops[name](x, { dim, keepdim: true }), expected, "reduce", device, `[${shape}] dim ${dim}`);
+        const expected = build(
+          kept,
+          (i) => fn(Array.from({ length: shape[d]! }, (_, j) => pick(a, i.with(d, j)))),
+        );
+        await check(
+          ops[name](x, { dim, keepdim: true }),
+          expected,
+          "reduce",
+          device,
+          `[${shape}] dim ${dim}`,
+        );
         const dropped = { ...expected, shape: kept.filter((_, i) => i !== d) };
         await check(ops[name](x, { dim }), dropped, "reduce", device, `[${shape}] dim ${dim}`);
       }
       await check(ops[name](x), { shape: [], data: [fn([...a.data])] }, "reduce", device, `[${shape}]`);
-      await check(ops[name](x, { keepdim: true }), { shape: shape.map(() => 1), data: [fn([...a.data])] }, "reduce", device);
+      await check(
+        ops[name](x, { keepdim: true }),
+        { shape: shape.map(() => 1), data: [fn([...a.data])] },
+        "reduce",
+        device,
+      );
     }
   });
 }
@@ -212,14 +263,21 @@ everywhere("softmax over every dimension, with the log-sum-exp", async (device) 
     using x = tensor(a, device);
     for (let dim = -shape.length; dim < shape.length; dim++) {
       const d = (dim + shape.length) % shape.length;
-      const row = (i: number[]) => Array.from({ length: shape[d]! }, (_, j) => Math.exp(pick(a, i.with(d, j))));
+      const row = (i: number[]) =>
+        Array.from({ length: shape[d]! }, (_, j) => Math.exp(pick(a, i.with(d, j))));
       const total = (i: number[]) => row(i).reduce((p, q) => p + q);
       const expected = build(shape, (i) => Math.exp(pick(a, i)) / total(i));
       await check(ops.softmax(x, { dim }), expected, "softmax", device, `[${shape}] dim ${dim}`);
       const [weights, lse] = ops.softmax(x, { dim, return_lse: true });
       await check(weights, expected, "softmax", device);
       const logs = build(shape.map((n, i) => i === d ? 1 : n), (i) => Math.log(total(i)));
-      await check(lse, { ...logs, shape: shape.filter((_, i) => i !== d) }, "softmax", device, `lse dim ${dim}`);
+      await check(
+        lse,
+        { ...logs, shape: shape.filter((_, i) => i !== d) },
+        "softmax",
+        device,
+        `lse dim ${dim}`,
+      );
     }
   }
 });
@@ -232,7 +290,10 @@ everywhere("softmax of a row of −∞ is zeros, and of large numbers finite", a
 });
 
 everywhere("argmax takes the first of equals, as int32", async (device) => {
-  using x = Tensor.from([[[1, 3, 3], [-5, -7, -5]], [[0, 0, 0], [-Infinity, -1, -Infinity]]], { dtype: "float32", device });
+  using x = Tensor.from([[[1, 3, 3], [-5, -7, -5]], [[0, 0, 0], [-Infinity, -1, -Infinity]]], {
+    dtype: "float32",
+    device,
+  });
   using best = ops.argmax(x);
   assertEquals([best.dtype, await best.tolist()], ["int32", [[1, 0], [0, 1]]]);
   using wide = tensor(build([2, 3000], ([i, j]) => i === 0 ? j! : -j!), device);
@@ -268,7 +329,13 @@ everywhere("matmul broadcasts batches, transposes b, and takes views", async (de
     using y = tensor(b, device);
     await check(ops.matmul(x, y), expected, "matmul", device, `[${sa}] · [${sb}]`);
     using turned = ops.transpose(y, -1, -2);
-    await check(ops.matmul(x, turned, { transpose_b: true }), expected, "matmul", device, `[${sa}] · [${sb}]ᵀᵀ`);
+    await check(
+      ops.matmul(x, turned, { transpose_b: true }),
+      expected,
+      "matmul",
+      device,
+      `[${sa}] · [${sb}]ᵀᵀ`,
+    );
   }
   const a = normal([4, 6, 5], "views");
   using x = tensor(a, device);
@@ -310,7 +377,13 @@ everywhere("embedding picks rows, for ids of any shape and integer type", async 
     const ids = [6, 0, 3, 6];
     using input = Tensor.from(ids, { shape, dtype, device });
     const expected = ids.flatMap((id) => w.data.slice(id * 3, id * 3 + 3));
-    await check(ops.embedding(input, weight), { shape: [...shape, 3], data: expected }, "exact", device, dtype);
+    await check(
+      ops.embedding(input, weight),
+      { shape: [...shape, 3], data: expected },
+      "exact",
+      device,
+      dtype,
+    );
   }
   for (const bad of [7, -1, 1000]) {
     using input = Tensor.from([0, bad], { device });
@@ -325,12 +398,20 @@ everywhere("rms_norm with and without a weight", async (device) => {
   using x = tensor(a, device);
   using weight = tensor(w, device);
   const scale = (i: number[], eps: number) =>
-    1 / Math.sqrt(Array.from({ length: 20 }, (_, k) => pick(a, i.with(-1, k)) ** 2).reduce((p, q) => p + q) / 20 + eps);
+    1 /
+    Math.sqrt(
+      Array.from({ length: 20 }, (_, k) => pick(a, i.with(-1, k)) ** 2).reduce((p, q) => p + q) / 20 + eps,
+    );
   const expected = (eps: number, f: (k: number) => number) =>
     build(a.shape, (i) => pick(a, i) * scale(i, eps) * f(i.at(-1)!));
   await check(ops.rms_norm(x), expected(1e-6, () => 1), "norm", device);
   await check(ops.rms_norm(x, weight), expected(1e-6, (k) => w.data[k]!), "norm", device);
-  await check(ops.rms_norm(x, weight, { eps: 0.5, unit_offset: 1 }), expected(0.5, (k) => w.data[k]! + 1), "norm", device);
+  await check(
+    ops.rms_norm(x, weight, { eps: 0.5, unit_offset: 1 }),
+    expected(0.5, (k) => w.data[k]! + 1),
+    "norm",
+    device,
+  );
 });
 
 everywhere("repeat_kv repeats each head in a row", async (device) => {
@@ -341,7 +422,12 @@ everywhere("repeat_kv repeats each head in a row", async (device) => {
     await check(ops.repeat_kv(x, n), expected, "exact", device, `${n} times`);
   }
   using view = ops.slice(x, 2, 1, 3);
-  await check(ops.repeat_kv(view, 2), build([2, 6, 2, 5], ([b, h, k, d]) => pick(a, [b!, h! >> 1, k! + 1, d!])), "exact", device);
+  await check(
+    ops.repeat_kv(view, 2),
+    build([2, 6, 2, 5], ([b, h, k, d]) => pick(a, [b!, h! >> 1, k! + 1, d!])),
+    "exact",
+    device,
+  );
 });
 
 everywhere("cat joins along every dimension, views and empty parts too", async (device) => {
@@ -349,7 +435,10 @@ everywhere("cat joins along every dimension, views and empty parts too", async (
     const d = (dim + 3) % 3;
     const parts = [1, 0, 3].map((n, i) => normal([2, 3, 4].with(d, n), `cat ${dim} ${i}`));
     const tensors = parts.map((p) => tensor(p, device));
-    const expected = build([2, 3, 4].with(d, 4), (i) => i[d]! < 1 ? pick(parts[0]!, i) : pick(parts[2]!, i.with(d, i[d]! - 1)));
+    const expected = build(
+      [2, 3, 4].with(d, 4),
+      (i) => i[d]! < 1 ? pick(parts[0]!, i) : pick(parts[2]!, i.with(d, i[d]! - 1)),
+    );
     await check(ops.cat(tensors, dim), expected, "exact", device, `dim ${dim}`);
     for (const t of tensors) t[Symbol.dispose]();
   }
@@ -426,7 +515,10 @@ function apply([kind, at, by]: Step, a: NDArray, t: Tensor): [NDArray, Tensor] {
     case "permute": {
       const dims = shape.map((_, i) => i), order: number[] = [];
       for (let i = 0; dims.length > 0; i++) order.push(dims.splice((at + i * by) % dims.length, 1)[0]!);
-      const next = build(order.map((d) => shape[d]!), (i) => pick(a, order.map((_, d) => i[order.indexOf(d)]!)));
+      const next = build(
+        order.map((d) => shape[d]!),
+        (i) => pick(a, order.map((_, d) => i[order.indexOf(d)]!)),
+      );
       return [next, ops.permute(t, order.map((d) => by % 2 ? d - rank : d))];
     }
     case "transpose": {
@@ -444,46 +536,56 @@ function apply([kind, at, by]: Step, a: NDArray, t: Tensor): [NDArray, Tensor] {
   }
 }
 
-everywhere("any sequence of reshape, permute, transpose and slice agrees with plain arrays", async (device) => {
-  const step = fc.tuple(
-    fc.constantFrom("reshape" as const, "permute" as const, "transpose" as const, "slice" as const),
-    fc.nat(50),
-    fc.nat(50),
-  );
-  const start = fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 0, maxLength: 4 });
-  const dtypes = fc.constantFrom<DType>("float32", "bfloat16", "int64", "bool");
-  await fc.assert(
-    fc.asyncProperty(start, dtypes, fc.array(step, { maxLength: 6 }), async (shape, dtype, steps) => {
-      let array = build(shape, (i) => i.reduce((n, x, d) => n * shape[d]! + x, 0) % (dtype === "bool" ? 2 : 97));
-      using host = tensor(array, device, dtype);
-      let t = ops.tidy(() => ops.cat([ops.reshape(host, [1, ...shape])], 0));
-      const owned = [t];
-      t = ops.reshape(t, shape);
-      owned.push(t);
-      try {
-        for (const s of steps) {
-          [array, t] = apply(s, array, t);
-          owned.push(t);
-          assertEquals(t.shape, array.shape, `${s}`);
-          const values = Array.from(await t.data() as ArrayLike<number | bigint>, Number);
-          assertClose(values, array.data, EXACT, `after ${s}`);
-          // Kernels must see the view as `data` does.
-          if (t.size > 0 && t.shape.length > 0) {
-            using copy = ops.cat([t, t], 0);
-            const twice = Array.from(await copy.data() as ArrayLike<number | bigint>, Number);
-            assertClose(twice, [...array.data, ...array.data], EXACT, `kernel after ${s}`);
+everywhere(
+  "any sequence of reshape, permute, transpose and slice agrees with plain arrays",
+  async (device) => {
+    const step = fc.tuple(
+      fc.constantFrom("reshape" as const, "permute" as const, "transpose" as const, "slice" as const),
+      fc.nat(50),
+      fc.nat(50),
+    );
+    const start = fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 0, maxLength: 4 });
+    const dtypes = fc.constantFrom<DType>("float32", "bfloat16", "int64", "bool");
+    await fc.assert(
+      fc.asyncProperty(start, dtypes, fc.array(step, { maxLength: 6 }), async (shape, dtype, steps) => {
+        let array = build(
+          shape,
+          (i) => i.reduce((n, x, d) => n * shape[d]! + x, 0) % (dtype === "bool" ? 2 : 97),
+        );
+        using host = tensor(array, device, dtype);
+        let t = ops.tidy(() => ops.cat([ops.reshape(host, [1, ...shape])], 0));
+        const owned = [t];
+        t = ops.reshape(t, shape);
+        owned.push(t);
+        try {
+          for (const s of steps) {
+            [array, t] = apply(s, array, t);
+            owned.push(t);
+            assertEquals(t.shape, array.shape, `${s}`);
+            const values = Array.from(await t.data() as ArrayLike<number | bigint>, Number);
+            assertClose(values, array.data, EXACT, `after ${s}`);
+            // Kernels must see the view as `data` does.
+            if (t.size > 0 && t.shape.length > 0) {
+              using copy = ops.cat([t, t], 0);
+              const twice = Array.from(await copy.data() as ArrayLike<number | bigint>, Number);
+              assertClose(twice, [...array.data, ...array.data], EXACT, `kernel after ${s}`);
+            }
           }
+        } finally {
+          for (const x of owned) x[Symbol.dispose]();
         }
-      } finally {
-        for (const x of owned) x[Symbol.dispose]();
-      }
-    }),
-    { seed: 20250301, numRuns: device === "wasm" ? 300 : 15, endOnFailure: device !== "wasm" },
-  );
-});
+      }),
+      { seed: 20250301, numRuns: device === "wasm" ? 300 : 15, endOnFailure: device !== "wasm" },
+    );
+  },
+);
 
 /** Calls that do not fit, and what the message mentions. */
-const REFUSED: readonly (readonly [name: string, act: (a: Tensor, b: Tensor, bool: Tensor) => unknown, mentions: readonly string[]])[] = [
+const REFUSED: readonly (readonly [
+  name: string,
+  act: (a: Tensor, b: Tensor, bool: Tensor) => unknown,
+  mentions: readonly string[],
+])[] = [
   ["add of shapes that do not broadcast", (a, b) => ops.add(a, b), ["add", "[2,3]", "[4,5]"]],
   ["where of shapes that do not broadcast", (a, b, c) => ops.where(c, a, b), ["where", "[2,3]", "[4,5]"]],
   ["where by a float", (a) => ops.where(a, a, a), ["float32", "bool"]],
@@ -491,14 +593,33 @@ const REFUSED: readonly (readonly [name: string, act: (a: Tensor, b: Tensor, boo
   ["add of null", (a) => ops.add(null as never, a), ["null"]],
   ["neg of a number", () => ops.neg(1 as never), ["number"]],
   ["matmul of inner dimensions that differ", (a, b) => ops.matmul(a, b), ["[2,3]", "[4,5]", "inner"]],
-  ["matmul of inner dimensions that differ, transposed", (a, b) => ops.matmul(a, b, { transpose_b: true }), ["[2,3]", "[4,5]", "transposed"]],
+  [
+    "matmul of inner dimensions that differ, transposed",
+    (a, b) => ops.matmul(a, b, { transpose_b: true }),
+    ["[2,3]", "[4,5]", "transposed"],
+  ],
   ["matmul of a vector", (a) => ops.tidy(() => ops.matmul(a, ops.zeros([3]))), ["[2,3]", "[3]"]],
-  ["matmul of batches that differ", () => ops.tidy(() => ops.matmul(ops.zeros([2, 1, 1]), ops.zeros([3, 1, 1]))), ["[2]", "[3]"]],
+  [
+    "matmul of batches that differ",
+    () => ops.tidy(() => ops.matmul(ops.zeros([2, 1, 1]), ops.zeros([3, 1, 1]))),
+    ["[2]", "[3]"],
+  ],
   ["linear with another width", (a, b) => ops.linear(a, b), ["[2,3]", "[4,5]"]],
-  ["linear with a bias of another length", (a) => ops.tidy(() => ops.linear(a, ops.zeros([4, 3]), ops.zeros([3]))), ["[4,3]", "[3]"]],
-  ["linear with integer weights", (a) => ops.tidy(() => ops.linear(a, ops.zeros([4, 3], { dtype: "int32" }))), ["int32"]],
+  [
+    "linear with a bias of another length",
+    (a) => ops.tidy(() => ops.linear(a, ops.zeros([4, 3]), ops.zeros([3]))),
+    ["[4,3]", "[3]"],
+  ],
+  [
+    "linear with integer weights",
+    (a) => ops.tidy(() => ops.linear(a, ops.zeros([4, 3], { dtype: "int32" }))),
+    ["int32"],
+  ],
   ["embedding with fractional ids", (a, b) => ops.embedding(a, b), ["float32"]],
-  ["rms_norm with a weight of another length", (a) => ops.tidy(() => ops.rms_norm(a, ops.zeros([2]))), ["[2,3]", "[2]"]],
+  ["rms_norm with a weight of another length", (a) => ops.tidy(() => ops.rms_norm(a, ops.zeros([2]))), [
+    "[2,3]",
+    "[2]",
+  ]],
   ["reshape to another size", (a) => ops.reshape(a, [4]), ["[2,3]", "[4]", "6"]],
   ["reshape with two holes", (a) => ops.reshape(a, [-1, -1]), ["[-1,-1]"]],
   ["reshape with a hole that does not divide", (a) => ops.reshape(a, [4, -1]), ["[4,-1]"]],
@@ -648,8 +769,11 @@ withGpu("tensors of two devices are refused by name, and meet after to()", async
   assertEquals(await sum.tolist(), [4.5, 6]);
 });
 
-liveTest("a device that does not exist is refused when work is awaited, not when it is recorded", async () => {
-  await assertRejects(() => Tensor.from([1]).to("cpu" as never), InvalidArgument, "cpu");
-});
+liveTest(
+  "a device that does not exist is refused when work is awaited, not when it is recorded",
+  async () => {
+    await assertRejects(() => Tensor.from([1]).to("cpu" as never), InvalidArgument, "cpu");
+  },
+);
 
 reportSkipped();

@@ -6,12 +6,14 @@
  */
 import { eager_mask } from "../masks/format_eager.ts";
 import { flash_attention_mask } from "../masks/format_flash.ts";
+import { flex_attention_mask } from "../masks/format_flex.ts";
 import { sdpa_mask } from "../masks/format_sdpa.ts";
 import { AttentionMaskInterface } from "../masks/interface.ts";
 import type { MaskFormatter } from "../masks/types.ts";
 import type { Attended } from "./attend.ts";
 import { eager, eager_attention_forward } from "./eager.ts";
 import { flash, flash_attention_forward } from "./flash.ts";
+import { flex, flex_attention_forward } from "./flex.ts";
 import { ALL_ATTENTION_FUNCTIONS, AttentionInterface } from "./interface.ts";
 import { sdpa, sdpa_attention_forward } from "./sdpa.ts";
 import type { AttentionFunction } from "./types.ts";
@@ -38,6 +40,7 @@ export const BACKENDS: readonly Backend[] = [
     attend: flash,
     format_mask: flash_attention_mask,
   })),
+  { name: "flex_attention", forward: flex_attention_forward, attend: flex, format_mask: flex_attention_mask },
 ];
 
 for (const { name, forward, format_mask } of BACKENDS) {

@@ -29,18 +29,18 @@ export function closeEngine(engine: WasmEngine): void {
 
 /** The device that tensors without a model live on. Made at first use; a GPU is acquired when work is flushed. */
 export function defaultDevice(name: DeviceName): Device {
-  if (name === "webgpu") return gpu ??= new WebGpuDevice();
-  if (small === undefined || !isUsable(small)) small = openEngine();
-  return small;
+  if (name === "webgpu") return theGpu();
+  if (small?.isClosed) {
+    closeEngine(small);
+    small = undefined;
+  }
+  return small ??= openEngine();
 }
 
-function isUsable(engine: WasmEngine): boolean {
-  try {
-    engine.assertAlive();
-    return true;
-  } catch {
-    return false;
-  }
+/** The one GPU; a new one after the last was lost. */
+function theGpu(): WebGpuDevice {
+  if (gpu?.isClosed) gpu = undefined;
+  return gpu ??= new WebGpuDevice();
 }
 
 /**
@@ -49,7 +49,7 @@ function isUsable(engine: WasmEngine): boolean {
  * @throws {DeviceUnavailable}
  */
 export async function acquire(name: DeviceName): Promise<void> {
-  if (name === "webgpu") await (gpu ??= new WebGpuDevice()).acquire();
+  if (name === "webgpu") await theGpu().acquire();
 }
 
 /** What {@linkcode device} tells. */
@@ -67,7 +67,7 @@ export interface DeviceInfo {
  */
 export async function device(name: DeviceName): Promise<DeviceInfo> {
   await acquire(name);
-  if (name === "webgpu") return { name, description: (await gpu!.info()).description };
+  if (name === "webgpu") return { name, description: (await theGpu().info()).description };
   const engine = defaultDevice("wasm") as WasmEngine;
   return { name, description: `WebAssembly, ${engine.build} kernels` };
 }

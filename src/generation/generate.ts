@@ -5,12 +5,12 @@
  */
 import { builtinOf } from "../attention/builtin.ts";
 import type { Cache } from "../cache/cache.ts";
-import { DynamicCache } from "../cache/dynamic.ts";
 import type { PretrainedConfig } from "../config.ts";
 import { InvalidArgument } from "../errors.ts";
 import { checkCache, checkIds, extraKwargs } from "../models/inputs.ts";
 import { reshape } from "../ops/shape.ts";
 import { hostData, Tensor } from "../tensor.ts";
+import { cacheOf } from "./cache.ts";
 import { chooser, type SamplingOptions } from "./sampling.ts";
 
 /** Receives tokens as they are generated. */
@@ -37,6 +37,11 @@ export interface GenerateOptions extends SamplingOptions {
   streamer?: Streamer;
   /** A cache to continue; it is extended in place and stays the caller's. */
   past_key_values?: Cache;
+  /**
+   * The cache made where none is given: `"dynamic"` (default) grows, `"static"` has room for the prompt and
+   * `max_new_tokens` from the start.
+   */
+  cache_implementation?: "dynamic" | "static";
   /** Stops the generation: the promise rejects with its reason. */
   signal?: AbortSignal;
   /** Passed to `forward`. */
@@ -67,6 +72,7 @@ const KEYS = [
   "pad_token_id",
   "streamer",
   "past_key_values",
+  "cache_implementation",
   "signal",
 ];
 
@@ -104,7 +110,7 @@ export async function generate(model: Generative, options: GenerateOptions): Pro
     );
   }
   const mask = promptMask(options, prompt, batch, length, eos, idOf(model.config, "pad_token_id"));
-  const cache = options.past_key_values ?? new DynamicCache({ config: model.config });
+  const cache = cacheOf(options, model.config, length + max_new_tokens);
   const past = cache.get_seq_length();
   if (past >= length) {
     throw new InvalidArgument(

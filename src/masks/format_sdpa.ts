@@ -5,7 +5,7 @@
  */
 import { Tensor } from "../tensor.ts";
 import { eachRow, type Frame, isAll, isShared, maskHeads, paddingRow, readFrame } from "./frame.ts";
-import { compile } from "./rows.ts";
+import { compile, type RowProgram } from "./rows.ts";
 import type { AttentionMask, MaskFormatterArgs } from "./types.ts";
 
 /**
@@ -24,14 +24,14 @@ export function sdpa_mask(args: MaskFormatterArgs): AttentionMask {
   const frame = readFrame(args);
   if ((args.allow_is_causal_skip ?? true) && isPlainCausal(frame)) return null;
   if ((args.allow_is_bidirectional_skip ?? false) && isPlainBidirectional(frame)) return null;
-  const { data, heads } = visibleBits(frame);
+  const program = compile(frame.maskFunction);
+  const heads = maskHeads(frame, program);
+  const data = denseBits(frame, program, heads);
   return Tensor.ofHost(data, "bool", [frame.batch, heads, frame.queries, frame.keys], frame.device);
 }
 
 /** The dense mask: B · heads · Q · N bytes, 1 = visible. */
-export function visibleBits(frame: Frame): { data: Uint8Array<ArrayBuffer>; heads: number } {
-  const program = compile(frame.maskFunction);
-  const heads = maskHeads(frame, program);
+export function denseBits(frame: Frame, program: RowProgram, heads: number): Uint8Array<ArrayBuffer> {
   const data = new Uint8Array(frame.batch * heads * frame.queries * frame.keys);
   const { padding, keyOffset } = frame;
   const shared = isShared(frame, program);
@@ -42,7 +42,7 @@ export function visibleBits(frame: Frame): { data: Uint8Array<ArrayBuffer>; head
     else data.set(paddingRow(padding, b, keyOffset + start, end - start), at + start);
   });
   if (shared) repeatFirst(data, frame.batch);
-  return { data, heads };
+  return data;
 }
 
 /** Copies the first of `n` equal parts of `data` over the others. */

@@ -4,6 +4,7 @@
  * @module
  */
 export { add_offsets_to_mask_function, and_masks, or_masks } from "./algebra.ts";
+export { type BlockDrawOptions, BlockMask, type BlockMaskOptions, create_block_mask } from "./block_mask.ts";
 export {
   create_bidirectional_mask,
   create_bidirectional_sliding_window_mask,
@@ -11,9 +12,16 @@ export {
   create_chunked_causal_mask,
   create_sliding_window_causal_mask,
 } from "./create.ts";
+export {
+  create_extended_attention_mask_for_decoder,
+  type ExtendedMaskOptions,
+  get_extended_attention_mask,
+  invert_attention_mask,
+} from "./deprecated.ts";
 export { type DrawOptions, maskToString } from "./draw.ts";
 export { eager_mask } from "./format_eager.ts";
 export { flash_attention_mask } from "./format_flash.ts";
+export { flex_attention_mask } from "./format_flex.ts";
 export { sdpa_mask } from "./format_sdpa.ts";
 export {
   bidirectional_mask_function,

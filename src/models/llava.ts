@@ -18,6 +18,7 @@ import { hostData, Tensor } from "../tensor.ts";
 import type { Call } from "./call.ts";
 import { ClipVisionTower } from "./clip.ts";
 import { type Decoder, type DecoderClass, embed, LanguageHead, layerNames } from "./decoder.ts";
+import { settle } from "./decoder_config.ts";
 import { ownOn } from "./inputs.ts";
 import { LlamaDecoder } from "./llama.ts";
 import { llavaConfig, type LlavaFields } from "./llava_config.ts";
@@ -28,6 +29,14 @@ import { type AttentionLayer, type ForwardOutput, type ModelParts, PreTrainedMod
 const LANGUAGE_MODELS: Readonly<Record<string, DecoderClass>> = {
   llama: LlamaDecoder,
   mistral: MistralDecoder,
+};
+
+/** Published configurations leave out what is as in the first Llama. */
+const LLAMA_7B = {
+  hidden_size: 4096,
+  intermediate_size: 11008,
+  num_hidden_layers: 32,
+  num_attention_heads: 32,
 };
 
 /** LLaVA without a head: hidden states out. */
@@ -53,6 +62,7 @@ export class LlavaModel extends PreTrainedModel {
     const c = this.#fields = llavaConfig(config);
     const types = Object.keys(LANGUAGE_MODELS);
     const type = c.text_config.read.string("model_type", { default: "llama", known: types });
+    if (type === "llama") settle(c.text_config, LLAMA_7B);
     this.language_model = new LANGUAGE_MODELS[type]!(c.text_config, languageWeights(parameters));
     this.#vision_tower = new ClipVisionTower(c.vision_config, visionWeights(parameters));
     this.vocab_size = this.language_model.vocab_size;
@@ -69,7 +79,6 @@ export class LlavaModel extends PreTrainedModel {
   }
 
   override get text_config(): PretrainedConfig {
-    // Asked for by the base class, too, before there are fields: the config has been checked by then.
     return this.#fields.text_config;
   }
 

@@ -112,7 +112,12 @@ function realKeys({ batch = 1, keys, padding }: ConformanceCase): Uint8Array<Arr
   });
 }
 
-function formatted(format: MaskFormatter, row: ConformanceCase, name: string, device: DeviceName): AttentionMask {
+function formatted(
+  format: MaskFormatter,
+  row: ConformanceCase,
+  name: string,
+  device: DeviceName,
+): AttentionMask {
   const real = realKeys(row), { batch = 1, heads = 2, is_causal = false, sliding_window } = row;
   using padding = real === null ? null : Tensor.from(real, { shape: [batch, row.keys], dtype: "bool" });
   return format({

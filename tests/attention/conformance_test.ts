@@ -28,7 +28,10 @@ const toy: AttentionFunction = (module, query, key, value, attention_mask, kwarg
   if (mask !== null) scores = ops.where(mask, scores, -Infinity);
   if (kwargs.s_aux) {
     const [b, h, q] = scores.shape as [number, number, number];
-    const sink = ops.add(ops.reshape(kwargs.s_aux, [1, h, 1, 1]), ops.zeros([b, h, q, 1], { device: query.device }));
+    const sink = ops.add(
+      ops.reshape(kwargs.s_aux, [1, h, 1, 1]),
+      ops.zeros([b, h, q, 1], { device: query.device }),
+    );
     scores = ops.cat([scores, sink], 3);
   }
   const weights = ops.slice(ops.softmax(scores), 3, 0, key.shape[2]!);
@@ -39,14 +42,19 @@ AttentionMaskInterface.register("toy", (args) => sdpa_mask({ ...args, allow_is_c
 
 for (const { name: device, skip } of DEVICES) {
   const options = { device, ...(skip === undefined ? {} : { ignore: skip }) };
-  for (const name of ["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "toy"]) {
+  for (
+    const name of ["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "toy"]
+  ) {
     conformance(name, options);
   }
 }
 conformance(toy, { format_mask: (args) => sdpa_mask({ ...args, allow_is_causal_skip: false }) });
 
 /** Runs what `conformance` registers by hand, and returns the names of its steps with their errors. */
-async function outcome(fn: AttentionFunction, cases: readonly ConformanceCase[]): Promise<Map<string, string | null>> {
+async function outcome(
+  fn: AttentionFunction,
+  cases: readonly ConformanceCase[],
+): Promise<Map<string, string | null>> {
   const registered: Deno.TestDefinition[] = [];
   const { test } = Deno;
   Object.assign(Deno, { test: (definition: Deno.TestDefinition) => void registered.push(definition) });
@@ -68,11 +76,19 @@ async function outcome(fn: AttentionFunction, cases: readonly ConformanceCase[])
 
 const CASES: readonly ConformanceCase[] = [
   { name: "plain", queries: 3, keys: 5 },
-  { name: "padded", batch: 2, queries: 3, keys: 3, is_causal: true, padding: { side: "left", lengths: [3, 1] } },
+  {
+    name: "padded",
+    batch: 2,
+    queries: 3,
+    keys: 3,
+    is_causal: true,
+    padding: { side: "left", lengths: [3, 1] },
+  },
 ];
 
 liveTest("the suite finds a function that ignores its mask", async () => {
-  const maskless: AttentionFunction = (m, q, k, v, _mask, kwargs) => eager_attention_forward(m, q, k, v, null, kwargs);
+  const maskless: AttentionFunction = (m, q, k, v, _mask, kwargs) =>
+    eager_attention_forward(m, q, k, v, null, kwargs);
   const steps = await outcome(maskless, CASES);
   assertEquals(steps.get("plain"), null);
   assertStringIncludes(steps.get("padded")!, "attn_output[");
@@ -80,7 +96,10 @@ liveTest("the suite finds a function that ignores its mask", async () => {
 
 liveTest("the suite finds NaN, wrong shapes and errors, and leaves nothing behind", async () => {
   const live = liveBuffers();
-  const nan = await outcome((_m, q) => [ops.full([1, 3, 2, 8], NaN, { device: q.device }), null], CASES.slice(0, 1));
+  const nan = await outcome(
+    (_m, q) => [ops.full([1, 3, 2, 8], NaN, { device: q.device }), null],
+    CASES.slice(0, 1),
+  );
   assertStringIncludes(nan.get("plain")!, "NaN");
   const shape = await outcome((_m, q) => [q.view(q.shape, q.strides), null], CASES.slice(0, 1));
   assertStringIncludes(shape.get("plain")!, "[1,2,3,8]");

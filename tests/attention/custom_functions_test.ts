@@ -65,17 +65,23 @@ const dot = (a: Float64Array, b: Float64Array) => a.reduce((s, x, i) => s + x * 
 
 function softmaxOf(scores: number[], visible: boolean[]): number[] {
   const top = Math.max(...scores.filter((_, i) => visible[i]));
-  const exps = scores.map((s, i) => visible[i] ? Math.exp(s - top) : 0), sum = exps.reduce((a, b) => a + b, 0);
+  const exps = scores.map((s, i) => visible[i] ? Math.exp(s - top) : 0),
+    sum = exps.reduce((a, b) => a + b, 0);
   return exps.map((e) => e / sum);
 }
 
 const RULES: Readonly<Record<string, Rule>> = {
   sigmoid: (q, keys, visible) =>
-    keys.map((k, i) => visible[i] ? 1 / (1 + Math.exp(-(dot(q, k) * q.length ** -0.5 - Math.log(keys.length)))) : 0),
+    keys.map((k, i) =>
+      visible[i] ? 1 / (1 + Math.exp(-(dot(q, k) * q.length ** -0.5 - Math.log(keys.length)))) : 0
+    ),
   differential: (q, keys, visible) => {
     const half = q.length / 2;
     const part = (at: number) =>
-      softmaxOf(keys.map((k) => dot(q.subarray(at, at + half), k.subarray(at, at + half)) * half ** -0.5), visible);
+      softmaxOf(
+        keys.map((k) => dot(q.subarray(at, at + half), k.subarray(at, at + half)) * half ** -0.5),
+        visible,
+      );
     const [first, second] = [part(0), part(half)];
     return first.map((w, i) => w - LAMBDA * second[i]!);
   },
@@ -90,50 +96,64 @@ const SIZES = [
 
 for (const [name, rule] of Object.entries(RULES)) {
   for (const { B, H, Hkv, Q, K, D } of SIZES) {
-    everywhere(`${name} attention agrees with its oracle: ${H} heads over ${Hkv}, ${Q} queries, ${K} keys, padded`, async (device) => {
-      const random = seeded(`${name} ${H} ${Q} ${K}`);
-      const make = (heads: number, n: number) => ({ shape: [B, heads, n, D], data: random.normal(B * heads * n * D) });
-      const [q, k, v] = [make(H, Q), make(Hkv, K), make(Hkv, K)];
-      // The second row of the batch has 2 padded keys on its left.
-      const see = (b: number, i: number, j: number) => j <= i + K - Q && j >= 2 * b;
-      const expected = new Float64Array(B * Q * H * D), compared = new Uint8Array(expected.length);
-      for (let b = 0; b < B; b++) {
-        for (let h = 0; h < H; h++) {
-          const vector = ({ data, shape: [, heads, n] }: typeof q, head: number, i: number) =>
-            Float64Array.from(data.subarray(((b * heads! + head) * n! + i) * D, ((b * heads! + head) * n! + i + 1) * D));
-          const kv = Math.floor(h / (H / Hkv));
-          const keys = Array.from({ length: K }, (_, j) => vector(k, kv, j));
-          for (let i = 0; i < Q; i++) {
-            const visible = keys.map((_, j) => see(b, i, j));
-            // What a padded query gives is not defined here: an additive mask makes it an average.
-            if (!visible.includes(true)) continue;
-            compared.fill(1, ((b * Q + i) * H + h) * D, ((b * Q + i) * H + h + 1) * D);
-            rule(vector(q, h, i), keys, visible).forEach((w, j) => {
-              vector(v, kv, j).forEach((x, d) => expected[((b * Q + i) * H + h) * D + d]! += w * x);
-            });
+    everywhere(
+      `${name} attention agrees with its oracle: ${H} heads over ${Hkv}, ${Q} queries, ${K} keys, padded`,
+      async (device) => {
+        const random = seeded(`${name} ${H} ${Q} ${K}`);
+        const make = (heads: number, n: number) => ({
+          shape: [B, heads, n, D],
+          data: random.normal(B * heads * n * D),
+        });
+        const [q, k, v] = [make(H, Q), make(Hkv, K), make(Hkv, K)];
+        // The second row of the batch has 2 padded keys on its left.
+        const see = (b: number, i: number, j: number) => j <= i + K - Q && j >= 2 * b;
+        const expected = new Float64Array(B * Q * H * D), compared = new Uint8Array(expected.length);
+        for (let b = 0; b < B; b++) {
+          for (let h = 0; h < H; h++) {
+            const vector = ({ data, shape: [, heads, n] }: typeof q, head: number, i: number) =>
+              Float64Array.from(
+                data.subarray(((b * heads! + head) * n! + i) * D, ((b * heads! + head) * n! + i + 1) * D),
+              );
+            const kv = Math.floor(h / (H / Hkv));
+            const keys = Array.from({ length: K }, (_, j) => vector(k, kv, j));
+            for (let i = 0; i < Q; i++) {
+              const visible = keys.map((_, j) => see(b, i, j));
+              // What a padded query gives is not defined here: an additive mask makes it an average.
+              if (!visible.includes(true)) continue;
+              compared.fill(1, ((b * Q + i) * H + h) * D, ((b * Q + i) * H + h + 1) * D);
+              rule(vector(q, h, i), keys, visible).forEach((w, j) => {
+                vector(v, kv, j).forEach((x, d) => expected[((b * Q + i) * H + h) * D + d]! += w * x);
+              });
+            }
           }
         }
-      }
-      using owned = new DisposableStack();
-      const [query, key, value] = [q, k, v].map(({ data, shape }) => owned.use(Tensor.from(data, { shape, device })));
-      const { attn_output, attn_weights } = await attention(query!, key!, value!, {
-        attn_implementation: name,
-        mask_function: (b, _h, i, j) => see(b, i, j),
-      });
-      owned.use(attn_output);
-      assertEquals(attn_weights?.shape, [B, H, Q, K]);
-      owned.use(attn_weights!);
-      const output = await attn_output.data() as Float32Array;
-      const defined = <T extends Float32Array | Float64Array>(xs: T) => xs.filter((_, at) => compared[at] === 1);
-      assertClose(defined(output), defined(expected), toleranceOf("attention_eager", device), name);
-    });
+        using owned = new DisposableStack();
+        const [query, key, value] = [q, k, v].map(({ data, shape }) =>
+          owned.use(Tensor.from(data, { shape, device }))
+        );
+        const { attn_output, attn_weights } = await attention(query!, key!, value!, {
+          attn_implementation: name,
+          mask_function: (b, _h, i, j) => see(b, i, j),
+        });
+        owned.use(attn_output);
+        assertEquals(attn_weights?.shape, [B, H, Q, K]);
+        owned.use(attn_weights!);
+        const output = await attn_output.data() as Float32Array;
+        const defined = <T extends Float32Array | Float64Array>(xs: T) =>
+          xs.filter((_, at) => compared[at] === 1);
+        assertClose(defined(output), defined(expected), toleranceOf("attention_eager", device), name);
+      },
+    );
   }
 }
 
 everywhere("a model generates with them: padded batches as alone, a cache as without one", async (device) => {
   const long = [3, 41, 19, 10, 47, 6, 12, 36], short = [21, 6, 49, 10, 35];
   for (const name of Object.keys(RULES)) {
-    await using model = await AutoModelForCausalLM.from_pretrained(LLAMA, { attn_implementation: name, device });
+    await using model = await AutoModelForCausalLM.from_pretrained(LLAMA, {
+      attn_implementation: name,
+      device,
+    });
     const run = async (rows: number[][], mask?: number[][]) => {
       using input_ids = ids(rows);
       using attention_mask = mask === undefined ? null : Tensor.from(mask);

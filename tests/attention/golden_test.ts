@@ -16,7 +16,13 @@ import {
   Tensor,
 } from "../../mod.ts";
 import { reference_attention } from "../../src/attention/reference.ts";
-import { type GoldenCase, goldenCases, type GoldenTensor, goldenTensor, type GoldenValue } from "../support/golden.ts";
+import {
+  type GoldenCase,
+  goldenCases,
+  type GoldenTensor,
+  goldenTensor,
+  type GoldenValue,
+} from "../support/golden.ts";
 import { assertClose, type Tolerance, toleranceOf } from "../support/tolerance.ts";
 import { everywhere, reportSkipped } from "../models/support.ts";
 
@@ -38,7 +44,12 @@ const DECIDED: readonly {
   readonly point: number;
   readonly expected: (recorded: GoldenCase) => { output: Float64Array; weights?: Float64Array };
 }[] = [
-  { rows: /^attention\/(eager\/additive|sdpa\/additive_mask|sdpa\/bool_blank_row|eager\/softcap|eager\/sinks)/, point: 9, expected: blankRowsAreZero },
+  {
+    rows:
+      /^attention\/(eager\/additive|sdpa\/additive_mask|sdpa\/bool_blank_row|eager\/softcap|eager\/sinks)/,
+    point: 9,
+    expected: blankRowsAreZero,
+  },
   { rows: /^attention\/sdpa\/ignores_window_and_sinks/, point: 10, expected: byOracle },
   { rows: /^attention\/flash\/window_not_causal/, point: 11, expected: byOracle },
 ];
@@ -57,13 +68,22 @@ function blankRowsAreZero(recorded: GoldenCase): { output: Float64Array; weights
     const at = ((keep.shape[0] === 1 ? 0 : b) * keep.shape[1]! * Q + i) * K;
     return keep.data.subarray(at, at + K).every((x) => x === 0);
   };
-  const changed = (t: GoldenTensor, b: (line: number) => number, i: (line: number) => number, width: number) =>
-    t.data.map((x, at) => blank(b(Math.floor(at / width)), i(Math.floor(at / width))) ? 0 : x);
+  const changed = (
+    t: GoldenTensor,
+    b: (line: number) => number,
+    i: (line: number) => number,
+    width: number,
+  ) => t.data.map((x, at) => blank(b(Math.floor(at / width)), i(Math.floor(at / width))) ? 0 : x);
   return {
     output: changed(output, (line) => Math.floor(line / Q), (line) => line % Q, H * Dv),
-    ...(expect.weights === null
-      ? {}
-      : { weights: changed(goldenTensor(expect.weights), (line) => Math.floor(line / (H * Q)), (line) => line % Q, K) }),
+    ...(expect.weights === null ? {} : {
+      weights: changed(
+        goldenTensor(expect.weights),
+        (line) => Math.floor(line / (H * Q)),
+        (line) => line % Q,
+        K,
+      ),
+    }),
   };
 }
 
@@ -113,7 +133,9 @@ for (const recorded of goldenCases("attention")) {
   const decided = DECIDED.find((d) => d.rows.test(recorded.id));
   if (decided !== undefined) used.add(decided.point);
   for (const name of names) {
-    const label = `${name} agrees with ${recorded.id}${decided ? `, except by decision L${decided.point}` : ""}`;
+    const label = `${name} agrees with ${recorded.id}${
+      decided ? `, except by decision L${decided.point}` : ""
+    }`;
     everywhere(label, async (device) => {
       using owned = new DisposableStack();
       const place = (value: GoldenValue | undefined) => {
@@ -137,7 +159,9 @@ for (const recorded of goldenCases("attention")) {
         ...(typeof params.softcap === "number" ? { softcap: params.softcap } : {}),
         ...(typeof params.is_causal === "boolean" ? { is_causal: params.is_causal } : {}),
         ...(typeof params.sliding_window === "number" ? { sliding_window: params.sliding_window } : {}),
-        ...(params.position_ids === undefined ? {} : { position_ids: owned.use(Tensor.from(params.position_ids as number[][])) }),
+        ...(params.position_ids === undefined
+          ? {}
+          : { position_ids: owned.use(Tensor.from(params.position_ids as number[][])) }),
         ...(sinks === undefined ? {} : { s_aux: place(sinks) }),
       });
       owned.use(output);
@@ -151,7 +175,12 @@ for (const recorded of goldenCases("attention")) {
       assertClose(await output.data() as Float32Array, expected.output, allowed(recorded, device), "output");
       assertEquals(weights !== null, expect.returns_weights);
       if (weights === null || expected.weights === undefined) return;
-      assertClose(await weights.data() as Float32Array, expected.weights, allowed(recorded, device), "weights");
+      assertClose(
+        await weights.data() as Float32Array,
+        expected.weights,
+        allowed(recorded, device),
+        "weights",
+      );
     });
   }
 }

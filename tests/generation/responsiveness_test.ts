@@ -64,7 +64,9 @@ for (const name of ["sdpa", "flash_attention_2", "eager"]) {
     for (let attempt = 0; attempt < ATTEMPTS && p99 >= LONGEST_GAP; attempt++) {
       const { gaps, took } = await gapsDuring(() => prefill(model));
       p99 = gaps[Math.floor(0.99 * (gaps.length - 1))]!;
-      console.log(`${name}: ${gaps.length} ticks in ${ms(took)}, p99 gap ${ms(p99)}, longest ${ms(gaps.at(-1)!)}`);
+      console.log(
+        `${name}: ${gaps.length} ticks in ${ms(took)}, p99 gap ${ms(p99)}, longest ${ms(gaps.at(-1)!)}`,
+      );
     }
     assert(p99 < LONGEST_GAP, `the p99 gap is ${ms(p99)}, allowed are ${LONGEST_GAP} ms`);
   });

@@ -7,9 +7,9 @@ import { assert, assertEquals, assertRejects, assertStrictEquals, assertStringIn
 import {
   ALL_ATTENTION_FUNCTIONS,
   type AttentionFunction,
-  type AttentionResult,
   AttentionInterface,
   AttentionMaskInterface,
+  type AttentionResult,
   AutoModelForCausalLM,
   DynamicCache,
   eager_attention_forward,
@@ -320,7 +320,11 @@ const FAULTS: readonly (readonly [name: string, fn: AttentionFunction, expected:
   ["returns nothing", () => undefined as never, "undefined"],
   ["returns a number", () => 3 as never, "number"],
   ["returns an empty list", () => [] as never, "got []"],
-  ["returns a bare tensor", (_m, q) => q.view(q.shape, q.strides) as never, "expected [attn_output, attn_weights or null]"],
+  [
+    "returns a bare tensor",
+    (_m, q) => q.view(q.shape, q.strides) as never,
+    "expected [attn_output, attn_weights or null]",
+  ],
   ["returns the heads unmoved", (_m, q) => [q.view(q.shape, q.strides), null], "[1,4,11,8]"],
   ["returns another width", () => [Tensor.from([[[[1.5]]]]), null], "[1,1,1,1]"],
   ["returns weights that are no tensor", (m, q, k, v, mask, kw) => {

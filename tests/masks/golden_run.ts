@@ -15,7 +15,9 @@ import {
 } from "../../src/masks/create.ts";
 import { eager_mask } from "../../src/masks/format_eager.ts";
 import { flash_attention_mask } from "../../src/masks/format_flash.ts";
+import { flex_attention_mask } from "../../src/masks/format_flex.ts";
 import { sdpa_mask } from "../../src/masks/format_sdpa.ts";
+import { BlockMask } from "../../src/masks/block_mask.ts";
 import { add_offsets_to_mask_function, and_masks, or_masks } from "../../src/masks/algebra.ts";
 import * as masks from "../../src/masks/functions.ts";
 import { create_masks_for_generate } from "../../src/masks/generate.ts";
@@ -25,11 +27,12 @@ import { type DType, present } from "../../src/dtype.ts";
 import { hostData, Tensor } from "../../src/tensor.ts";
 import { type GoldenCase, goldenTensor, type GoldenValue, isTensorRef } from "../support/golden.ts";
 
-/** The formatters the recordings have, in the order they are run. `flex_attention` rows are skipped by name. */
+/** The formatters the recordings have, in the order they are run. */
 export const FORMATTERS = {
   eager: eager_mask,
   sdpa: sdpa_mask,
   flash_attention_2: flash_attention_mask,
+  flex_attention: flex_attention_mask,
 } as const;
 
 for (const [name, formatter] of Object.entries(FORMATTERS)) AttentionMaskInterface.register(name, formatter);
@@ -201,14 +204,38 @@ export type Outcome =
   | { kind: "error"; name: string; message: string }
   | { kind: "dict"; items: Record<string, Outcome> }
   | {
+    kind: "block_mask";
+    shape: readonly number[];
+    block_size: readonly number[];
+    values: readonly number[];
+    lists: Readonly<Record<BlockList, readonly number[]>>;
+  }
+  | {
     kind: "bool" | "bool2d" | "int2d" | "float";
     shape: readonly number[];
     dtype: DType;
     values: readonly number[];
   };
 
+const LISTS = ["kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices"] as const;
+type BlockList = typeof LISTS[number];
+
+/** A block mask in the words of the recordings; lists are flat. */
+export function describeBlocks(mask: BlockMask): Outcome & { kind: "block_mask" } {
+  using dense = mask.to_dense();
+  const lists = Object.fromEntries(LISTS.map((name) => [name, Array.from(hostData(mask[name]), Number)]));
+  return {
+    kind: "block_mask",
+    shape: mask.shape,
+    block_size: mask.BLOCK_SIZE,
+    values: Array.from(hostData(dense), Number),
+    lists: lists as Record<BlockList, number[]>,
+  };
+}
+
 function describe(mask: AttentionMask | Record<string, AttentionMask>): Outcome {
   if (mask === null) return { kind: "none" };
+  if (mask instanceof BlockMask) return describeBlocks(mask);
   if (!(mask instanceof Tensor)) {
     const items = Object.entries(mask).map(([k, v]) => [k, describe(v as AttentionMask)] as const);
     return { kind: "dict", items: Object.fromEntries(items) };
@@ -242,13 +269,24 @@ export function difference(actual: Outcome, expected: GoldenValue): string | nul
         null;
     }
   }
+  if (actual.kind === "block_mask") {
+    if (actual.block_size.join() !== (e.block_size as readonly number[]).join()) {
+      return "has other block sizes";
+    }
+    const other = LISTS.find((name) =>
+      actual.lists[name].join() !== (e[name] as readonly GoldenValue[]).flat(4).join()
+    );
+    if (other !== undefined) {
+      return `has ${other} [${actual.lists[other]}], expected ${JSON.stringify(e[other])}`;
+    }
+  }
   if (actual.shape.join() !== (e.shape as readonly number[]).join()) {
     return `has shape [${actual.shape}], expected [${e.shape}]`;
   }
-  if (e.dtype !== undefined && actual.dtype !== e.dtype) {
+  if (actual.kind !== "block_mask" && e.dtype !== undefined && actual.dtype !== e.dtype) {
     return `has dtype ${actual.dtype}, expected ${e.dtype}`;
   }
-  const stored = e.keep ?? e.value!;
+  const stored = e.keep ?? e.dense ?? e.value!;
   const flat = isTensorRef(stored)
     ? Array.from(goldenTensor(stored).data)
     : (stored as readonly GoldenValue[]).flat(4).map(Number);

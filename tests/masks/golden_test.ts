@@ -22,7 +22,7 @@ const decided = JSON.parse(Deno.readTextFileSync(goldenPath("decided.json"))) as
 const key = (id: string, backend = ""): string => `${id} ${backend}`.trim();
 const decisions = new Map(decided.map((d) => [key(d.id, d.backend), d.value]));
 
-/** Backends of these groups; `flex_attention` has no formatter yet, so its rows wait. */
+/** Backends of these groups. */
 const BACKENDS = [...Object.keys(FORMATTERS), "not_a_registered_backend"];
 
 for (const group of ["mask", "mask_formatter", "mask_generate"]) {
@@ -47,14 +47,6 @@ for (const group of ["mask", "mask_formatter", "mask_generate"]) {
     });
   }
 }
-
-const flexRows = ["mask", "mask_formatter", "mask_generate"].flatMap((g) => goldenCases(g))
-  .filter((c) => expected(c, "flex_attention") !== undefined).length;
-Deno.test({
-  name: `golden: ${flexRows} flex_attention rows (no flex formatter yet)`,
-  ignore: true,
-  fn: () => {},
-});
 
 Deno.test("golden packed: sequences are found as recorded, and for every row", async () => {
   const differing: string[] = [];

@@ -28,7 +28,10 @@ Deno.test("allocator: blocks are aligned, inside the range, never overlap, and t
           assertEquals(at % ALIGN, 0);
           assert(at >= base && at + roundUp(bytes) <= limit, "outside the range");
           for (const other of live) {
-            assert(at + roundUp(bytes) <= other.at || other.at + roundUp(other.bytes) <= at, "blocks overlap");
+            assert(
+              at + roundUp(bytes) <= other.at || other.at + roundUp(other.bytes) <= at,
+              "blocks overlap",
+            );
           }
           live.push({ at, bytes });
         } else if (live.length > 0) {
@@ -75,17 +78,21 @@ Deno.test("queue: commands and writes run in order, each part once, in slices by
 
 Deno.test("queue: any cost covers all parts without gaps", () => {
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 500 }), fc.double({ min: 0, max: 1e12, noNaN: true }), (parts, cost) => {
-      let done = 0;
-      const queue = new Queue((_, begin, end) => {
-        assertEquals(begin, done);
-        assert(end > begin && end <= parts);
-        done = end;
-      });
-      queue.push(command("k", parts, cost));
-      queue.runNow();
-      assertEquals(done, parts);
-    }),
+    fc.property(
+      fc.integer({ min: 1, max: 500 }),
+      fc.double({ min: 0, max: 1e12, noNaN: true }),
+      (parts, cost) => {
+        let done = 0;
+        const queue = new Queue((_, begin, end) => {
+          assertEquals(begin, done);
+          assert(end > begin && end <= parts);
+          done = end;
+        });
+        queue.push(command("k", parts, cost));
+        queue.runNow();
+        assertEquals(done, parts);
+      },
+    ),
     { seed: 6, numRuns: 200 },
   );
 });

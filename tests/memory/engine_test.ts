@@ -7,6 +7,7 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import {
   AutoModelForCausalLM,
   ComputationDropped,
+  configure,
   DynamicCache,
   EngineFailure,
   liveBuffers,
@@ -17,9 +18,10 @@ import {
 } from "../../mod.ts";
 import type { Allocation } from "../../src/devices/device.ts";
 import { WasmEngine } from "../../src/devices/wasm/engine.ts";
-import { layoutSafetensors } from "../../src/hub/safetensors_write.ts";
-import { disposeAll, ids, LLAMA, liveTest, llamaShapes, rowsOf, writeTinyLlama } from "../models/support.ts";
-import { PretrainedConfig } from "../../mod.ts";
+import { disposeAll, ids, liveTest, LLAMA, rowsOf } from "../models/support.ts";
+
+// In a memory of 4 GiB every 32-bit address exists; in a smaller one a pointer can be out of range.
+await configure({ max_memory: 256 << 20 });
 
 const PROMPT = [3, 41, 19, 10, 47, 6, 12, 36];
 
@@ -35,6 +37,7 @@ function sabotage(engine: WasmEngine): void {
   const beyond = { device: engine, bytes, dropped: false, address } as Allocation;
   const view = { dtype: "float32" as const, offset: 0, shape: [1 << 14], strides: [1] };
   engine.kernels.unary("exp", { ...view, allocation: beyond }, { ...view, allocation: target });
+  engine.release(target);
 }
 
 Deno.test("a trap kills its engine only: a typed error for its model, other models and tensors live on", async () => {
@@ -125,31 +128,4 @@ liveTest("a generation that runs out of memory is a typed error; the model goes 
   assertEquals(liveBuffers(), live, "what the failed forward had made is given back");
   for (const hog of hogs) engine.release(hog);
   assertEquals(await generate(model), expected);
-});
-
-liveTest("a model beyond 4 GiB is refused before anything is read", async () => {
-  await using checkpoint = await writeTinyLlama();
-  const fields = { ...checkpoint.config.toJSON(), vocab_size: 2 ** 20, hidden_size: 4096, tie_word_embeddings: true };
-  const config = new PretrainedConfig(fields);
-  const shapes = [...llamaShapes(config)].map(([name, shape]) => [name, { dtype: "bfloat16" as const, shape }] as const);
-  const { head } = layoutSafetensors(Object.fromEntries(shapes));
-  const bytes = shapes.reduce((n, [, { shape }]) => n + 2 * shape.reduce((a, b) => a * b, 1), 0);
-  assert(bytes > 2 ** 32);
-  // A file of holes: it has the size without taking it.
-  await Deno.writeFile(`${checkpoint.folder}/model.safetensors`, head);
-  await Deno.truncate(`${checkpoint.folder}/model.safetensors`, head.length + bytes);
-  await Deno.writeTextFile(`${checkpoint.folder}/config.json`, JSON.stringify(fields));
-  let events = 0;
-  const options = { progress_callback: () => void events++ };
-  const refused = await assertRejects(
-    () => AutoModelForCausalLM.from_pretrained(checkpoint.folder, options),
-    OutOfMemory,
-    "4096 MiB",
-  );
-  assert(refused.message.includes("weights take"), refused.message);
-  assertEquals(events, 0);
-  await assertRejects(
-    () => AutoModelForCausalLM.from_pretrained(checkpoint.folder, { ...options, dtype: "float32" }),
-    OutOfMemory,
-  );
 });

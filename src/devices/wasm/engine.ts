@@ -159,9 +159,9 @@ export class WasmEngine implements Device, Recorder {
     else this.#onIdle = then;
   }
 
-  /** Whether {@linkcode close} was called. */
+  /** Whether {@linkcode close} was called, or a kernel trapped. */
   get isClosed(): boolean {
-    return this.#pooled === null;
+    return this.#pooled === null || this.#queue.failure !== null;
   }
 
   address(allocation: Allocation): number {
@@ -247,6 +247,7 @@ export class WasmEngine implements Device, Recorder {
     this.#used = 0;
     this.#bytes = new Uint8Array(0);
     this.#words = new Int32Array(0);
-    giveMemory(pooled);
+    // After a trap nobody knows what the kernel wrote before it.
+    if (this.#queue.failure === null) giveMemory(pooled);
   }
 }

@@ -114,7 +114,7 @@ export class WebGpuDevice implements Device {
   }
 
   get isClosed(): boolean {
-    return this.#isClosed;
+    return this.#isClosed || this.#failure !== null;
   }
 
   assertAlive(): void {

@@ -1,7 +1,7 @@
 //! Attention that materialises its scores.
 //!
 //! Over the naive loops: a block of query rows shares each pass over keys and values through the register tiles of
-//! gemm.rs. Scores live in the weights output where it is wanted, else in scratch memory.
+//! dot.rs and outer.rs. Scores live in the weights output where it is wanted, else in scratch memory.
 use crate::attention::{copy_scaled, fill, Attention};
 use crate::dtype::at_mut;
 use crate::math::exp_neg1;

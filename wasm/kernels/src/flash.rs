@@ -5,9 +5,10 @@
 //! queries; tiles outside causality and window are never touched, inside them masks are not evaluated. Scores are
 //! kept transposed, lanes are queries: keys and values are read as stored, maxima and sums are vertical, and the
 //! weights come out in the layout the second product reads. Eight queries make a group, the unit of masking.
-use crate::attention::{Attention, Range};
-use crate::gemm::{nn8, tn};
+use crate::attention::Attention;
+use crate::mask::Range;
 use crate::math::{log, Exp2Neg, LN_2, LOG2_E};
+use crate::outer::{column_maxima, nn8, tn};
 use crate::simd::*;
 use crate::softmax::scale;
 use crate::tile::{up4, TILE};
@@ -182,7 +183,17 @@ impl Group {
         }
         let whole = self.all.lo as usize <= first && self.all.hi as usize >= first + len;
         if !whole || p.has_mask() {
-            self.hide(p, b, h, first, to - from, len, scores);
+            p.mask_tile(
+                [self.lo, self.hi],
+                b,
+                h,
+                self.i,
+                self.rows,
+                first,
+                to - from,
+                len,
+                scores,
+            );
         }
         if p.natural() {
             scale(scores, len * LANES, LOG2_E);
@@ -192,47 +203,6 @@ impl Group {
         }
         self.weigh(scores, len, m, p.dv as usize);
         tn(at_row(v, from), v.1, up4(p.dv as usize), scores, len, self.o);
-    }
-
-    /// Sets the scores of hidden keys to −∞; rows from `n` on are padding.
-    #[inline(never)]
-    unsafe fn hide(
-        &self,
-        p: &Attention,
-        b: usize,
-        h: usize,
-        first: usize,
-        n: usize,
-        len: usize,
-        scores: *mut f32,
-    ) {
-        let none = splat(f32::NEG_INFINITY);
-        let mut mask_rows = [core::ptr::null(); LANES];
-        if p.mask_kind != 0 {
-            for (lane, row) in mask_rows.iter_mut().enumerate() {
-                *row = p.mask_row(b, h, self.i + lane.min(self.rows - 1));
-            }
-        }
-        for j in 0..len {
-            let s = scores.add(j * LANES);
-            if j >= n || p.is_padding(b, first + j) {
-                store(s, none);
-                store(s.add(4), none);
-                continue;
-            }
-            let key = splati((first + j) as i32);
-            for half in 0..2 {
-                let mut x = load(s.add(4 * half));
-                if p.mask_kind != 0 {
-                    let r = &mask_rows[4 * half..4 * half + 4];
-                    let bias = |c: usize| p.bias(r[c], first + j);
-                    x = add(x, vec4([bias(0), bias(1), bias(2), bias(3)]));
-                }
-                // lo ≤ key < hi
-                let seen = andnot(gti(self.hi[half], key), gti(self.lo[half], key));
-                store(s.add(4 * half), select(seen, x, none));
-            }
-        }
     }
 
     /// Turns scores into weights `2^(s−m)`, m being the new maxima, updates l, and scales earlier output where a maximum grew.
@@ -296,20 +266,6 @@ impl Group {
             core::ptr::copy_nonoverlapping(lse.as_ptr(), p.lse.add(p.row(b, h, self.i)), self.rows);
         }
     }
-}
-
-/// Largest scores per lane, or `m` where that is larger; len is a multiple of four.
-#[inline(never)]
-unsafe fn column_maxima(scores: *const f32, len: usize, m: [V; 2]) -> [V; 2] {
-    let mut m = [m[0], m[1], m[0], m[1]];
-    let mut s = scores;
-    for _ in 0..len / 2 {
-        for (c, x) in m.iter_mut().enumerate() {
-            *x = pmax(*x, load(s.add(4 * c)));
-        }
-        s = s.add(16);
-    }
-    [pmax(m[0], m[2]), pmax(m[1], m[3])]
 }
 
 fn at_row(t: (*const f32, usize), row: usize) -> *const f32 {

@@ -9,21 +9,25 @@
 //!
 //! Shape legend: `B` batch, `H` query heads, `Hkv` key/value heads, `Q` query length, `K` key length, `D` head
 //! dimension of query and key, `Dv` of value.
-#![cfg_attr(not(test), no_std)]
-#![allow(clippy::missing_safety_doc)]
+#![cfg_attr(target_arch = "wasm32", no_std)]
 
+mod activation;
 mod attention;
 mod decode;
+mod dot;
 mod dtype;
 mod eager;
 mod embedding;
 mod flash;
-mod gemm;
 mod linear;
 mod map;
+mod mask;
 mod math;
+#[cfg(test)]
+mod math_test;
 mod matmul;
 mod norm;
+mod outer;
 mod reduce;
 mod rotary;
 mod score;
@@ -33,11 +37,13 @@ mod simd_portable;
 mod softmax;
 mod strided;
 mod tile;
+#[cfg(test)]
+mod tile_test;
 
 /// Bytes of scratch memory a kernel is handed, 64-byte aligned.
 pub const SCRATCH: usize = 1 << 20;
 
-#[cfg(all(target_arch = "wasm32", not(test)))]
+#[cfg(target_arch = "wasm32")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
     core::arch::wasm32::unreachable()

@@ -1,11 +1,11 @@
 //! `out (M, O) = x (M, I) · weight (O, I)ᵀ + bias (O)`, weights in any float type.
 //!
-//! Over the naive triple loop: 3×4 register tiles of dot products (see gemm.rs); the contraction is cut so that
+//! Over the naive triple loop: 3×4 register tiles of dot products (see dot.rs); the contraction is cut so that
 //! four weight rows and three x rows stay in the first-level cache; half-width weights are widened in registers
 //! for few rows, and once per panel into scratch memory where many rows share them. Every path does the same
 //! arithmetic in the same order, so the result of a row does not depend on M.
+use crate::dot::{part_floats, Nt};
 use crate::dtype::{at, at_mut, read_f32, size, BFloat, Half, Single, BF16, F32};
-use crate::gemm::{part_floats, Nt};
 
 #[repr(C)]
 pub struct Linear {

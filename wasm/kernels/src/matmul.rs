@@ -1,9 +1,10 @@
 //! `out (…, M, P) = a (…, M, N) · b`, b as (…, N, P) or transposed as (…, P, N), over up to four batch dimensions.
 //!
-//! Over the naive triple loop: the register tiles of gemm.rs, and blocks of the contraction that keep the panels
+//! Over the naive triple loop: the register tiles of dot.rs and outer.rs, and blocks of the contraction that keep the panels
 //! in cache. Operands that are not f32 are widened block by block into scratch memory.
+use crate::dot::{part_floats, Nt};
 use crate::dtype::{at, at_mut, read_f32, size, Single, F32};
-use crate::gemm::{part_floats, Nn, Nt};
+use crate::outer::Nn;
 
 #[repr(C)]
 pub struct Matmul {

@@ -3,8 +3,8 @@
 //! The score of query `q0 + i` and key `k0 + j` is `scores[i · ld + j]`, for `rows` queries and `cols` keys of one
 //! head. The flash kernel keeps scores transposed and turns tiles around for a hook; one that looks only at the
 //! score, not at where it lies (`hook_by_value`), is handed them as they are.
+use crate::activation::each1;
 use crate::attention::Attention;
-use crate::map::each1;
 use crate::math::tanh;
 use crate::simd::*;
 

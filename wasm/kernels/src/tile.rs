@@ -3,8 +3,9 @@
 //! A kernel asks for rows `j..j+n` and gets f32 rows with a stride: the storage itself where it can be read in place,
 //! else a widened copy in scratch memory. So a block table or another storage type is data, not another kernel.
 use crate::attention::{fill, Attention};
+use crate::dot::Nt;
 use crate::dtype::{at, read_f32, size, BFloat, Half, Single, BF16, F32};
-use crate::gemm::{Nn, Nt};
+use crate::outer::Nn;
 
 /// Keys of one tile: with D = 64 its keys and values take 16 KiB each.
 pub const TILE: usize = 64;
@@ -68,7 +69,7 @@ impl Stream {
     pub unsafe fn tile(&self, j: usize, n: usize, dense: bool, room: *mut f32) -> (*const f32, usize) {
         let wide = up4(self.width);
         let (p, len) = self.run(j, n);
-        let whole = len == n && n % 4 == 0 && self.width == wide;
+        let whole = len == n && n.is_multiple_of(4) && self.width == wide;
         if self.dtype == F32 && whole && (!dense || self.row == wide) {
             return (p as *const f32, self.row);
         }

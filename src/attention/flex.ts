@@ -1,0 +1,89 @@
+/**
+ * `flex_attention`: attention under any mask that can be written as a predicate.
+ *
+ * Ladder: this version expands the block mask and runs the tiled kernel under it. Hidden blocks are masked, not
+ * skipped: the numbers are those of block-sparse attention, the time is that of dense attention.
+ *
+ * @module
+ */
+import { minOf } from "../dtype.ts";
+import { InvalidArgument } from "../errors.ts";
+import { BlockMask } from "../masks/block_mask.ts";
+import { add, where } from "../ops/elementwise.ts";
+import { Tensor } from "../tensor.ts";
+import { attend, type Attended, checkKwargs } from "./attend.ts";
+import { denseMask } from "./eager.ts";
+import { withWeights } from "./sdpa.ts";
+import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult } from "./types.ts";
+
+/**
+ * Attention under a block mask, or a 4-D mask that is added to the scores (or bool). Order inside a score: softcap,
+ * mask, `position_bias` (broadcastable to (B, H, Q, K)). Without a mask every key is visible.
+ *
+ * Source: Transformers, `flex_attention_forward`; PyTorch's FlexAttention (https://arxiv.org/abs/2412.05496).
+ *
+ * @throws {InvalidArgument} for operands, masks or keyword arguments that do not fit
+ */
+export function flex_attention_forward(
+  module: AttentionModule,
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  attention_mask: AttentionMask,
+  kwargs: AttentionKwargs = {},
+): AttentionResult {
+  const { attn_output, attn_weights } = flex(module, query, key, value, attention_mask, kwargs);
+  return [attn_output, attn_weights];
+}
+
+/** As {@linkcode flex_attention_forward}, with the log-sum-exp where `return_lse` asks for it. */
+export function flex(
+  module: AttentionModule,
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  attention_mask: AttentionMask,
+  kwargs: AttentionKwargs,
+): Attended {
+  checkKwargs(kwargs, query.shape[1] ?? 0);
+  using dense = attention_mask instanceof BlockMask ? expand(attention_mask, query, key) : null;
+  const mask = dense ?? denseMask(attention_mask, "flex_attention");
+  using biased = withBias(mask, kwargs["position_bias"]);
+  const options = {
+    scaling: kwargs.scaling ?? module.scaling,
+    softcap: kwargs.softcap,
+    sinks: kwargs.s_aux,
+    mask: biased ?? mask,
+  };
+  const result = attend(query, key, value, {
+    ...options,
+    algorithm: "flash",
+    lse: kwargs["return_lse"] === true,
+  });
+  return kwargs.output_attentions === true ? withWeights(result, query, key, value, options) : result;
+}
+
+/** The elements of a block mask. @throws {InvalidArgument} when it was made for other lengths */
+function expand(mask: BlockMask, query: Tensor, key: Tensor): Tensor {
+  const [b, h, q, k] = [query.shape[0]!, query.shape[1]!, query.shape[2]!, key.shape[2]!];
+  const [mb, mh, mq, mk] = mask.shape;
+  if ((mb !== 1 && mb !== b) || (mh !== 1 && mh !== h) || mq !== q || mk !== k) {
+    throw new InvalidArgument(
+      `Cannot attend with a block mask of shape [${mask.shape}]: expected (B, H, Q, K) = [${b},${h},${q},${k}], B and H may be 1`,
+    );
+  }
+  return mask.to_dense();
+}
+
+/** A float mask that adds `bias` where `mask` shows the key; null without a bias. */
+function withBias(mask: Tensor | null, bias: unknown): Tensor | null {
+  if (bias === undefined || bias === null) return null;
+  if (!(bias instanceof Tensor) || bias.shape.length !== 4) {
+    const got = bias instanceof Tensor ? `shape [${bias.shape}]` : typeof bias;
+    throw new InvalidArgument(
+      `Cannot attend with a position_bias of ${got}: expected a tensor that broadcasts to (B, H, Q, K)`,
+    );
+  }
+  if (mask === null) return bias.view(bias.shape, bias.strides);
+  return mask.dtype === "bool" ? where(mask, bias, minOf("float32")) : add(mask, bias);
+}

@@ -1,0 +1,47 @@
+/**
+ * Which cache a generation uses.
+ *
+ * @module
+ */
+import type { Cache } from "../cache/cache.ts";
+import { DynamicCache } from "../cache/dynamic.ts";
+import { StaticCache } from "../cache/static.ts";
+import type { PretrainedConfig } from "../config.ts";
+import { InvalidArgument } from "../errors.ts";
+
+/** Kinds of caches, by the names of the option. */
+const KINDS = ["dynamic", "static"] as const;
+
+/** The options that say which cache. */
+export interface CacheChoice {
+  readonly past_key_values?: Cache | null;
+  readonly cache_implementation?: typeof KINDS[number];
+}
+
+/**
+ * The cache given, or a new one with room for `length` tokens.
+ *
+ * Masks of a static cache are not made ahead of a step: `forward` makes them of the same config, cache and 2-D mask
+ * before its first update, by the builders that `create_masks_for_generate` would call.
+ *
+ * @throws {InvalidArgument}
+ */
+export function cacheOf(options: CacheChoice, config: PretrainedConfig, length: number): Cache {
+  const { past_key_values = null, cache_implementation } = options;
+  if (cache_implementation !== undefined && !KINDS.includes(cache_implementation)) {
+    throw new InvalidArgument(
+      `Cannot generate with cache_implementation ${JSON.stringify(cache_implementation)}: expected one of ${
+        KINDS.join(", ")
+      }`,
+    );
+  }
+  if (past_key_values !== null) {
+    if (cache_implementation === undefined) return past_key_values;
+    throw new InvalidArgument(
+      "Cannot generate with past_key_values and cache_implementation: expected one of them",
+    );
+  }
+  return cache_implementation === "static"
+    ? new StaticCache({ config, max_cache_len: length })
+    : new DynamicCache({ config });
+}

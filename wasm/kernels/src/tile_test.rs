@@ -1,0 +1,109 @@
+//! The register tiles against plain loops.
+use crate::dot::{part_floats, Nt};
+use crate::dtype::Single;
+use crate::outer::{nn8, tn, Nn};
+use crate::simd::{extract, splat};
+
+fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    let mut x = seed;
+    let mut next = || {
+        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (x >> 8) as f32 / 8_388_608.0 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn nt(a: &[f32], b: &[f32], m: usize, n: usize, k: usize, block: usize) -> Vec<f32> {
+    let mut c = vec![0.0; m * n];
+    let mut part = vec![0.0; part_floats(m, n)];
+    let mut done = 0;
+    while done < k {
+        let t = Nt {
+            a: a[done..].as_ptr(),
+            lda: k,
+            m,
+            b: b[done..].as_ptr() as *const u8,
+            ldb: k,
+            n,
+            k: block.min(k - done),
+            part: part.as_mut_ptr(),
+            first: done == 0,
+            last: done + block >= k,
+            c: c.as_mut_ptr(),
+            ldc: n,
+            bias: core::ptr::null(),
+        };
+        unsafe { t.run::<Single>() };
+        done += block;
+    }
+    c
+}
+
+#[test]
+fn a_row_is_the_same_in_any_batch_and_blocking() {
+    let (n, k) = (7, 53);
+    let (a, b) = (numbers(11 * k, 1), numbers(n * k, 2));
+    let all = nt(&a, &b, 11, n, k, k);
+    for m in 1..11 {
+        for block in [4, 16, 64] {
+            assert_eq!(nt(&a, &b, m, n, k, block), all[..m * n]);
+        }
+    }
+}
+
+#[test]
+fn products_agree_with_loops() {
+    for (m, n, k) in [(1, 33, 5), (4, 8, 16), (7, 13, 19), (1, 70, 3)] {
+        let (a, b) = (numbers(m * k, 3), numbers(k * n, 4));
+        let bt: Vec<f32> = (0..n * k).map(|x| b[x % k * n + x / k]).collect();
+        let mut c = vec![1.0; m * n];
+        let t = Nn {
+            a: a.as_ptr(),
+            lda: k,
+            m,
+            b: b.as_ptr() as *const u8,
+            ldb: n,
+            n,
+            k,
+            c: c.as_mut_ptr(),
+            ldc: n,
+            accumulate: true,
+        };
+        unsafe { t.run::<Single>() };
+        let other = nt(&a, &bt, m, n, k, k);
+        for i in 0..m {
+            for j in 0..n {
+                let sum: f64 = (0..k).map(|x| a[i * k + x] as f64 * b[x * n + j] as f64).sum();
+                assert!((c[i * n + j] as f64 - 1.0 - sum).abs() < 1e-5);
+                assert!((other[i * n + j] as f64 - sum).abs() < 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn narrow_products_agree_with_loops() {
+    let (m, k) = (12, 20);
+    let (a, b) = (numbers(m * k, 5), numbers(8 * k, 6));
+    let mut c = vec![0.0; 8 * m];
+    let best = unsafe { nn8(a.as_ptr(), k, m, b.as_ptr(), k, c.as_mut_ptr(), [splat(-1e9); 2]) };
+    let mut largest = f32::MIN;
+    for i in 0..m {
+        for j in 0..8 {
+            let sum: f64 = (0..k).map(|x| a[i * k + x] as f64 * b[x * 8 + j] as f64).sum();
+            assert!((c[i * 8 + j] as f64 - sum).abs() < 1e-5);
+        }
+        largest = largest.max(c[i * 8]);
+    }
+    assert_eq!(extract::<0>(best[0]), largest);
+
+    // The same product from the transposed side: C (k, 8) += A (m, k)ᵀ · B (m, 8).
+    let mut d = vec![1.0; 8 * k];
+    unsafe { tn(a.as_ptr(), k, k, c.as_ptr(), m, d.as_mut_ptr()) };
+    for i in 0..k {
+        for j in 0..8 {
+            let sum: f64 = (0..m).map(|x| a[x * k + i] as f64 * c[x * 8 + j] as f64).sum();
+            assert!((d[i * 8 + j] as f64 - 1.0 - sum).abs() < 1e-4);
+        }
+    }
+}
