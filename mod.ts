@@ -57,6 +57,7 @@ export * from "./src/masks/mod.ts";
 
 export type { Cache, CacheSnapshot } from "./src/cache/cache.ts";
 export { DynamicCache } from "./src/cache/dynamic.ts";
+export type { LayeredCache } from "./src/cache/layered.ts";
 export { StaticCache } from "./src/cache/static.ts";
 
 export { type AttnImplementation, PretrainedConfig } from "./src/config.ts";

@@ -125,8 +125,20 @@ async function operandsOf({ name, B, H, Hkv, Q, K, D, kv = "float32" }: Attentio
   };
 }
 
+/** Whether a peer computes a shape at all. A shape it refuses is a result, not a failure of the bench. */
+async function runs(peer: PeerAttention, shape: AttentionShape, notes: string[]): Promise<boolean> {
+  try {
+    await peer.call();
+    return true;
+  } catch (error) {
+    const reason = (error instanceof Error ? error.message : String(error)).trim().slice(-60);
+    notes.push(`${peer.name} cannot run “${shape.name}”: … ${reason}`);
+    return false;
+  }
+}
+
 /** Compares all, then times all. */
-async function runShape(context: BenchContext, shape: AttentionShape): Promise<Row[]> {
+async function runShape(context: BenchContext, shape: AttentionShape, notes: string[]): Promise<Row[]> {
   const { peer, probe, effort, depth } = context;
   const { B, H, Q, K } = shape;
   const operands = await operandsOf(shape);
@@ -140,7 +152,7 @@ async function runShape(context: BenchContext, shape: AttentionShape): Promise<R
     ...names.map((n) => ready(n, "", shape, plainInputs)),
     ...names.map((n) => ready(n, "model views", shape, modelInputs)),
   ];
-  const peers: readonly PeerAttention[] = peer === null || shape.noPeer !== undefined
+  const opened: readonly PeerAttention[] = peer === null || shape.noPeer !== undefined
     ? []
     : await openAttentionPeers(peer, shape, operands);
   try {
@@ -148,18 +160,16 @@ async function runShape(context: BenchContext, shape: AttentionShape): Promise<R
     const oracle = oracleRows(shape, operands);
     const errors = new Map<string, number>();
     let first: Float32Array | null = null;
+    const peers: PeerAttention[] = [];
+    for (const p of opened) if (await runs(p, shape, notes)) peers.push(p);
     for (const contestant of [...ours, ...peers]) {
       context.progress(`${shape.name}: comparing ${contestant.name}`);
       const output = contestant.arrange(await contestant.call());
       const kind = contestant.name.startsWith("eager") ? "attention_eager" : "attention_flash";
-      errors.set(contestant.name, assertRows(output, oracle, kind, `${shape.name}, ${contestant.name}`));
-      if (first === null) first = output.slice();
-      else {assertClose(
-          output,
-          first,
-          toleranceOf(kind, "wasm"),
-          `${shape.name}, ${contestant.name} beside ${ours[0]!.name}`,
-        );}
+      const label = `${shape.name}, ${contestant.name}`;
+      errors.set(contestant.name, assertRows(output, oracle, kind, label));
+      first ??= output.slice();
+      assertClose(output, first, toleranceOf(kind, "wasm"), `${label} beside ${ours[0]!.name}`);
     }
     if (depth === "check" || shape.compareOnly) {
       return [...errors].map(([name, error]) => ({
@@ -201,7 +211,7 @@ async function runShape(context: BenchContext, shape: AttentionShape): Promise<R
     });
   } finally {
     for (const r of ours) r[Symbol.dispose]();
-    for (const p of peers) await p.close();
+    for (const p of opened) await p.close();
   }
 }
 
@@ -209,8 +219,9 @@ async function runShape(context: BenchContext, shape: AttentionShape): Promise<R
 export async function benchAttention(context: BenchContext): Promise<Section> {
   const rows: Row[] = [];
   const compared: string[] = [];
+  const refusals: string[] = [];
   for (const shape of shapesOf(context.depth)) {
-    const found = await runShape(context, shape);
+    const found = await runShape(context, shape, refusals);
     if (context.depth === "check" || !shape.compareOnly) rows.push(...found);
     else compared.push(shape.name);
   }
@@ -224,6 +235,7 @@ export async function benchAttention(context: BenchContext): Promise<Section> {
       "GFLOP/s count the two products over the pairs the mask leaves (causal: the triangle), for every contestant.",
       "“model views”: the query permuted from (B, Q, H, D), keys and values a slice of a cache with spare room.",
       "Masks that eager and sdpa need are built before timing, as a model builds them once a forward.",
+      ...refusals,
       "“× peer”: the fastest peer's time divided by this time.",
     ],
   };

@@ -39,7 +39,7 @@ const STEPS: readonly Step[] = [
   { name: "lint", commands: [[deno, "lint"]], minutes: 3 },
   { name: "types", commands: [[deno, "check"]], minutes: 5 },
   { name: "docs", commands: [[deno, "doc", "--lint", "mod.ts", "testing.ts"]], minutes: 3 },
-  { name: "tests", commands: [testCommand()], minutes: 15 },
+  { name: "tests", commands: [testCommand()], minutes: 20 },
   {
     name: "rust",
     commands: [

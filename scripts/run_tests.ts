@@ -11,7 +11,8 @@ import { countsLine, countTests, run } from "./process.ts";
 
 requireDeno();
 
-// Everything a test may do, and nothing else: no network but this machine, no foreign functions.
+// Everything a test may do, and nothing else: no network but this machine. Dawn, the second WebGPU implementation, is
+// a native library: it is taken along where nothing of WebGPU may be skipped.
 const PERMISSIONS = [
   "--no-prompt",
   "--allow-read",
@@ -20,6 +21,7 @@ const PERMISSIONS = [
   "--allow-sys",
   "--allow-run",
   "--allow-net=127.0.0.1",
+  ...(Deno.env.get("REQUIRE_WEBGPU") === "1" ? ["--allow-ffi"] : []),
 ];
 
 const gpu = Deno.args.includes("--gpu");

@@ -11,6 +11,7 @@ import { attention, type AttentionOptions } from "../src/attention/attention.ts"
 import { reference_attention, type ReferenceCall } from "../src/attention/reference.ts";
 import { AttuneError } from "../src/errors.ts";
 import { MODELS } from "../src/models/mod.ts";
+import { BlockMask } from "../src/masks/block_mask.ts";
 import { causal_mask_function } from "../src/masks/functions.ts";
 import { isFloat } from "../src/dtype.ts";
 import { Tensor } from "../src/tensor.ts";
@@ -97,7 +98,11 @@ function maskForm({ name, format_mask }: typeof BACKENDS[number]): string {
     mask_function: causal_mask_function,
     attention_mask,
   });
-  if (!(mask instanceof Tensor)) throw new Error(`the mask of ${name} is not a tensor`);
+  if (mask instanceof BlockMask) {
+    mask[Symbol.dispose]();
+    return "block mask";
+  }
+  if (!(mask instanceof Tensor)) throw new Error(`the mask of ${name} has no name here`);
   using tensor = mask;
   return `${tensor.shape.length}-D ${isFloat(tensor.dtype) ? "additive" : tensor.dtype}`;
 }

@@ -15,7 +15,9 @@ import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult }
 
 /**
  * Flash attention (Dao 2023, arXiv 2307.08691). The mask is the 2-D padding mask (B, K) or null; causality and
- * windows are aligned to the bottom right: query i sits at key position i + K − Q. Queries on padding give zeros.
+ * windows are aligned to the bottom right: query i sits at key position i + K − Q, or with `query_offset` (a cache that
+ * hands out unused slots) at i + `query_offset`, and keys behind the last query do not count. Queries on padding give
+ * zeros.
  *
  * @throws {InvalidArgument} for operands, masks or keyword arguments that do not fit
  */

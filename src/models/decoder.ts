@@ -17,6 +17,7 @@ import { slice } from "../ops/shape.ts";
 import { tidy } from "../scope.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Call } from "./call.ts";
+import { disposeOutput } from "./inputs.ts";
 import { type AttentionLayer, type ForwardOutput, type ModelParts, PreTrainedModel } from "./pretrained.ts";
 
 /** A stack of decoder layers between an embedding and a norm: one file an architecture. */
@@ -180,7 +181,7 @@ export class LanguageHead {
       });
       return { logits, ...rest };
     } catch (error) {
-      for (const t of [...rest.attentions ?? [], ...rest.hidden_states ?? []]) t[Symbol.dispose]();
+      disposeOutput(rest);
       throw error;
     }
   }

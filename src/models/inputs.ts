@@ -62,6 +62,17 @@ export interface ForwardOutput {
   hidden_states?: Tensor[];
 }
 
+/** Gives back the tensors of an output that nobody receives; the cache is not among them. */
+export function disposeOutput(output: ForwardOutput): void {
+  const tensors = [
+    output.logits,
+    output.last_hidden_state,
+    ...(output.attentions ?? []),
+    ...(output.hidden_states ?? []),
+  ];
+  for (const t of tensors) t?.[Symbol.dispose]();
+}
+
 /** Keys `forward` of every model knows. */
 export const FORWARD_KEYS: readonly string[] = [
   "input_ids",

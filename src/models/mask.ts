@@ -31,6 +31,8 @@ export type LayerType = keyof typeof BUILDERS;
 /** The masks of one forward by layer type. They belong to the forward, which disposes them. */
 export class LayerMasks implements Disposable {
   readonly #masks = new Map<string, AttentionMask>();
+  /** Block masks of the caller's. */
+  readonly #lent = new Set<AttentionMask>();
 
   private constructor() {}
 
@@ -59,7 +61,7 @@ export class LayerMasks implements Disposable {
         const args: MaskArgs = {
           config,
           inputs_embeds: { shape: [call.batch, call.length, 0], dtype: "float32", device },
-          attention_mask: given ?? null,
+          attention_mask: given ?? filledSlots(call),
           past_key_values: call.cache,
           position_ids: call.position_ids,
           is_causal: call.is_causal,
@@ -78,6 +80,7 @@ export class LayerMasks implements Disposable {
     const callers = new Set<unknown>(isMaskRecord(given) ? Object.values(given) : [given]);
     try {
       for (const [type, mask] of [...this.#masks]) {
+        if (!(mask instanceof Tensor) && callers.has(mask)) this.#lent.add(mask);
         if (!(mask instanceof Tensor) || (!callers.has(mask) && mask.device === device)) continue;
         this.#masks.set(type, await ownOn(mask, device));
         if (!callers.has(mask)) mask[Symbol.dispose]();
@@ -89,11 +92,11 @@ export class LayerMasks implements Disposable {
     }
   }
 
-  /** Disposes all masks that are not the caller's. */
+  /** Disposes all masks that are not the caller's. Finished block masks of the caller's are used as they are. */
   #disposeBut(given: Call["attention_mask"]): void {
     const callers = new Set<unknown>(isMaskRecord(given) ? Object.values(given) : [given]);
     for (const mask of this.#masks.values()) {
-      if (mask instanceof Tensor && !callers.has(mask)) mask[Symbol.dispose]();
+      if (!callers.has(mask)) release(mask);
     }
     this.#masks.clear();
   }
@@ -104,9 +107,23 @@ export class LayerMasks implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const mask of this.#masks.values()) if (mask instanceof Tensor) mask[Symbol.dispose]();
+    for (const mask of this.#masks.values()) if (!this.#lent.has(mask)) release(mask);
     this.#masks.clear();
   }
+}
+
+/**
+ * Where nothing but a mask can say which slots of a cache of fixed length are filled: attention to both sides, in which
+ * no causality hides those behind the last query. Builders extend a short mask by hidden keys.
+ */
+function filledSlots({ cache, is_causal, batch, length }: Call): number[][] | null {
+  if (cache === null || !cache.is_compileable || is_causal !== false) return null;
+  const seen = cache.get_query_offset() + length;
+  return Array.from({ length: batch }, () => new Array<number>(seen).fill(1));
+}
+
+function release(mask: AttentionMask): void {
+  if (mask !== null && Symbol.dispose in mask) (mask as Disposable)[Symbol.dispose]();
 }
 
 function checkRecord(given: Readonly<Record<string, AttentionMask>>, types: readonly string[]): void {

@@ -15,8 +15,9 @@ import type { Parameters } from "../layers/parameter.ts";
 import { warnOnce } from "../notice.ts";
 import { Tensor } from "../tensor.ts";
 import { type Call, prepareCall, releaseCall } from "./call.ts";
-import { checkCache, type ForwardInputs, type ForwardOutput } from "./inputs.ts";
+import { checkCache, disposeOutput, type ForwardInputs, type ForwardOutput } from "./inputs.ts";
 import { applyImplementation, DEFAULT_IMPLEMENTATION } from "./plans.ts";
+import { Turns } from "./turns.ts";
 
 export type { ForwardInputs, ForwardOutput, GenerateOptions };
 
@@ -54,7 +55,7 @@ export abstract class PreTrainedModel implements AsyncDisposable {
   readonly #parameters: Parameters;
   #device: Device;
   #why: string;
-  #turn: Promise<void> = Promise.resolve();
+  readonly #turns = new Turns();
   #disposed = false;
 
   /**
@@ -284,17 +285,10 @@ export abstract class PreTrainedModel implements AsyncDisposable {
 
   /** One forward, move or disposal at a time: they share an engine and replace its parameters. */
   async #exclusive<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const before = this.#turn;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    // Whoever gives up waiting leaves the queue, but those behind still wait for those before.
-    this.#turn = before.then(() => promise);
-    try {
-      await untilAborted(before, signal);
+    return await this.#turns.take(async () => {
       this.#assertAlive();
       return await work();
-    } finally {
-      resolve();
-    }
+    }, signal);
   }
 
   /** Moves a cache to where the model is. */
@@ -306,28 +300,4 @@ export abstract class PreTrainedModel implements AsyncDisposable {
     );
     await cache.to(this.device);
   }
-}
-
-/** Waits for `work`, or rejects with the signal's reason as soon as it is aborted. */
-async function untilAborted(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  if (signal === undefined) return await work;
-  signal.throwIfAborted();
-  const { promise, reject } = Promise.withResolvers<never>();
-  const stop = () => reject(signal.reason);
-  signal.addEventListener("abort", stop, { once: true });
-  try {
-    await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
-}
-
-function disposeOutput(output: ForwardOutput): void {
-  const tensors = [
-    output.logits,
-    output.last_hidden_state,
-    ...(output.attentions ?? []),
-    ...(output.hidden_states ?? []),
-  ];
-  for (const t of tensors) t?.[Symbol.dispose]();
 }

@@ -43,7 +43,15 @@ AttentionMaskInterface.register("toy", (args) => sdpa_mask({ ...args, allow_is_c
 for (const { name: device, skip } of DEVICES) {
   const options = { device, ...(skip === undefined ? {} : { ignore: skip }) };
   for (
-    const name of ["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "toy"]
+    const name of [
+      "eager",
+      "sdpa",
+      "flash_attention_2",
+      "flash_attention_3",
+      "flash_attention_4",
+      "flex_attention",
+      "toy",
+    ]
   ) {
     conformance(name, options);
   }

@@ -5,7 +5,7 @@
  */
 import { assertEquals, assertThrows } from "@std/assert";
 import { InvalidArgument } from "../../src/errors.ts";
-import { BlockMask, create_block_mask } from "../../src/masks/block_mask.ts";
+import { type BlockMask, create_block_mask } from "../../src/masks/block_mask.ts";
 import { flex_attention_mask } from "../../src/masks/format_flex.ts";
 import * as masks from "../../src/masks/functions.ts";
 import { and_masks, or_masks } from "../../src/masks/algebra.ts";

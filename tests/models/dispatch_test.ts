@@ -65,11 +65,18 @@ function difference(actual: Outcome, message: string, expected: Outcome): string
 
 async function loadOutcome(c: GoldenCase): Promise<{ outcome: Outcome; message: string }> {
   try {
-    await using model = await load(c.params.arch as string, c.params.attn_implementation as AttnImplementation);
+    await using model = await load(
+      c.params.arch as string,
+      c.params.attn_implementation as AttnImplementation,
+    );
     const implementations = implementationsOf(model);
     assertEquals(
       new Set(model.attention_report().map((row) => row.implementation)),
-      new Set(Object.entries(implementations).filter(([k], _, all) => k !== "" || all.length === 1).map(([, v]) => v)),
+      new Set(
+        Object.entries(implementations).filter(([k], _, all) => k !== "" || all.length === 1).map(([, v]) =>
+          v
+        ),
+      ),
     );
     return { outcome: { kind: "ok", implementations }, message: "" };
   } catch (error) {
@@ -95,7 +102,11 @@ for (const arch of new Set(loads.map((c) => c.params.arch as string))) {
       if (fault !== null) wrong.push(`${c.id} ${fault}`);
     }
     assertEquals(wrong, []);
-    assertEquals(differing, ready.filter((c) => decidedFor(c.id)).map((c) => c.id), "exactly these are decided");
+    assertEquals(
+      differing,
+      ready.filter((c) => decidedFor(c.id)).map((c) => c.id),
+      "exactly these are decided",
+    );
   });
 }
 
@@ -134,7 +145,9 @@ Deno.test("dispatch: every decision is about a recorded case", () => {
 });
 
 Deno.test(`dispatch: ${waiting} requests wait for implementations that are not there yet`, () => {
-  if (waiting > 0) console.log(`${waiting} requests wait: flex_attention or paged names are not registered yet`);
+  if (waiting > 0) {
+    console.log(`${waiting} requests wait: flex_attention or paged names are not registered yet`);
+  }
 });
 
 const UNKNOWN: GoldenValue = "no_such_model";

@@ -7,144 +7,17 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import {
   AutoModel,
   AutoModelForCausalLM,
-  type DeviceName,
-  DynamicCache,
   InvalidArgument,
   ModelFileError,
   type PreTrainedModel,
   Tensor,
 } from "../../mod.ts";
-import { type GoldenCase, goldenCases, goldenTensor, type GoldenValue } from "../support/golden.ts";
-import { assertClose, EXACT, type Tolerance, toleranceOf } from "../support/tolerance.ts";
+import { assertClose, EXACT, toleranceOf } from "../support/tolerance.ts";
 import { llamaLogits } from "./llama_oracle.ts";
-import { disposeAll, everywhere, ids, LLAMA, liveTest, reportSkipped, rowsOf, writeTinyLlama } from "./support.ts";
+import { recordedTests } from "./recorded.ts";
+import { disposeAll, everywhere, ids, LLAMA, liveTest, reportSkipped, writeTinyLlama } from "./support.ts";
 
-const CASES = goldenCases("model").filter((c) => c.params.arch === "llama");
-
-/** The three names of flash attention are one computation here: each is compared with the recordings of the first. */
-function namesFor(recorded: GoldenCase): string[] {
-  const name = recorded.params.attn_implementation as string;
-  return name === "flash_attention_2" ? [name, "flash_attention_3", "flash_attention_4"] : [name];
-}
-
-/** What a recording allows; GPU arithmetic gets what its own row of the table allows, if that is more. */
-function allowed(recorded: GoldenCase, device: DeviceName): Tolerance {
-  const table = toleranceOf("logits", device);
-  return {
-    atol: Math.max(recorded.atol ?? 0, table.atol),
-    rtol: Math.max(recorded.rtol ?? 0, table.rtol),
-  };
-}
-
-/** Numbers of the rows a case compares: all, or those of real tokens. */
-function comparable(recorded: GoldenCase, values: ArrayLike<number>, width: number): Float64Array {
-  const all = Float64Array.from(values);
-  if (recorded.compare_rows !== "attention_mask") return all;
-  const real = (recorded.params.attention_mask as number[][]).flat();
-  return all.filter((_, at) => real[Math.floor(at / width)] === 1);
-}
-
-type Fields = Readonly<Record<string, GoldenValue>>;
-
-async function load(device: DeviceName, attn_implementation: string): Promise<PreTrainedModel> {
-  return await AutoModelForCausalLM.from_pretrained(LLAMA, { attn_implementation, device });
-}
-
-function maskOf(recorded: GoldenCase): Tensor | null {
-  const given = recorded.params.attention_mask;
-  if (given === undefined) return null;
-  return Tensor.from(given as never, { dtype: recorded.op === "generate" || (given as number[][][][])[0]![0]!.length === undefined ? "int64" : "bool" });
-}
-
-for (const recorded of CASES.filter((c) => c.op === "forward")) {
-  for (const name of namesFor(recorded)) {
-    everywhere(`forward agrees with ${recorded.id} as ${name}`, async (device) => {
-      await using model = await load(device, name);
-      const { params } = recorded;
-      using input_ids = ids(params.input_ids as number[][]);
-      using attention_mask = maskOf(recorded);
-      using position_ids = params.position_ids === undefined ? null : ids(params.position_ids as number[][]);
-      const output = await model.forward({
-        input_ids,
-        ...(attention_mask === null ? {} : { attention_mask }),
-        ...(position_ids === null ? {} : { position_ids }),
-        ...(typeof params.use_cache === "boolean" ? { use_cache: params.use_cache } : {}),
-        ...(typeof params.is_causal === "boolean" ? { is_causal: params.is_causal } : {}),
-        ...(params.output_attentions === true ? { output_attentions: true } : {}),
-      });
-      const expect = recorded.expect as Fields;
-      const expected = goldenTensor(expect.output);
-      assertEquals(output.logits?.shape, expected.shape);
-      const width = expected.shape[2]!;
-      const logits = await output.logits!.data() as Float32Array;
-      assertEquals(logits.findIndex((x) => !Number.isFinite(x)), -1, "every logit is finite, padded rows too");
-      assertClose(
-        comparable(recorded, logits, width),
-        comparable(recorded, expected.data, width),
-        allowed(recorded, device),
-        "logits",
-      );
-      assertEquals(output.past_key_values === undefined, params.use_cache === false);
-      const attentions = expect.attentions as GoldenValue[] | undefined;
-      assertEquals(output.attentions?.length, attentions?.length);
-      for (const [i, ref] of (attentions ?? []).entries()) {
-        const weights = goldenTensor(ref);
-        assertEquals(output.attentions![i]!.shape, weights.shape);
-        const actual = await output.attentions![i]!.data() as Float32Array;
-        assertClose(actual, weights.data, allowed(recorded, device), `attention weights of layer ${i}`);
-      }
-      disposeAll(output);
-    });
-  }
-}
-
-const waiting = CASES.filter((c) => c.op === "generate" && c.params.cache === "static");
-
-for (const recorded of CASES.filter((c) => c.op === "generate" && c.params.cache !== "static")) {
-  const names = [...namesFor(recorded), ...(recorded.params.attn_implementation === "sdpa" ? ["flash_attention_2"] : [])];
-  for (const name of names) {
-    everywhere(`generate gives the tokens of ${recorded.id} as ${name}`, async (device) => {
-      await using model = await load(device, name);
-      using input_ids = ids(recorded.params.input_ids as number[][]);
-      using attention_mask = maskOf(recorded);
-      const tokens = await rowsOf(
-        await model.generate({
-          input_ids,
-          max_new_tokens: recorded.params.max_new_tokens as number,
-          ...(attention_mask === null ? {} : { attention_mask }),
-        }),
-      );
-      const prompt = recorded.params.input_ids as number[][];
-      const expected = (recorded.expect as Fields).tokens as number[][];
-      assertEquals(tokens, prompt.map((row, i) => [...row, ...expected[i]!]));
-    });
-  }
-}
-
-Deno.test(`gaps: ${waiting.length} recordings wait: static cache not available yet`, async () => {
-  const { StaticCache } = await import("../../mod.ts") as Record<string, unknown>;
-  assertEquals(StaticCache, undefined, "there is a static cache now: run these recordings");
-  console.log(`${waiting.length} recordings of generate wait: static cache not available yet`);
-});
-
-for (const recorded of CASES.filter((c) => c.op === "cache_continuation")) {
-  for (const name of ["eager", "sdpa", "flash_attention_2"]) {
-    everywhere(`a continued cache agrees with ${recorded.id} as ${name}`, async (device) => {
-      await using model = await load(device, name);
-      using past_key_values = new DynamicCache({ config: model.config });
-      const rows = recorded.params.input_ids as number[][], at = recorded.params.split_at as number;
-      const expect = recorded.expect as Fields;
-      for (const [part, expected] of [[rows.map((r) => r.slice(0, at)), expect.first], [rows.map((r) => r.slice(at)), expect.second]] as const) {
-        using input_ids = ids(part);
-        const { logits } = await model.forward({ input_ids, past_key_values });
-        using owned = logits!;
-        const values = await owned.data() as Float32Array;
-        assertClose(values, goldenTensor(expected).data, allowed(recorded, device), "logits");
-      }
-      assertEquals(past_key_values.get_seq_length(), rows[0]!.length);
-    });
-  }
-}
+recordedTests({ arch: "llama", auto: AutoModelForCausalLM });
 
 const PROMPT = [3, 41, 19, 10, 47, 6, 12, 36];
 
@@ -174,8 +47,21 @@ everywhere("inputs_embeds give the same logits as the ids they are made of", asy
   disposeAll(b);
 });
 
+everywhere("the three names of flash attention are one computation", async (device) => {
+  const bits = [];
+  for (const attn_implementation of ["flash_attention_2", "flash_attention_3", "flash_attention_4"]) {
+    await using model = await AutoModelForCausalLM.from_pretrained(LLAMA, { attn_implementation, device });
+    using input_ids = ids([PROMPT]);
+    const output = await model.forward({ input_ids });
+    bits.push(await output.logits!.data());
+    disposeAll(output);
+  }
+  assertEquals(bits[1], bits[0]);
+  assertEquals(bits[2], bits[0]);
+});
+
 everywhere("logits_to_keep gives the last rows of all logits", async (device) => {
-  await using model = await load(device, "sdpa");
+  await using model = await AutoModelForCausalLM.from_pretrained(LLAMA, { device });
   using input_ids = ids([PROMPT]);
   const [all, two] = [await model.forward({ input_ids }), await model.forward({ input_ids, logits_to_keep: 2 })];
   assertEquals(two.logits!.shape, [1, 2, 64]);
@@ -323,7 +209,7 @@ const FORWARD_ERRORS: readonly (readonly [name: string, inputs: () => Record<str
 
 for (const [name, inputs, mentions] of FORWARD_ERRORS) {
   liveTest(`forward refuses ${name}, and the model lives on`, async () => {
-    await using model = await load("wasm", "sdpa");
+    await using model = await AutoModelForCausalLM.from_pretrained(LLAMA);
     const given = inputs();
     const refused = await assertRejects(() => model.forward(given), InvalidArgument);
     for (const word of mentions) assertStringIncludes(refused.message.toLowerCase(), word.toLowerCase());
@@ -334,7 +220,7 @@ for (const [name, inputs, mentions] of FORWARD_ERRORS) {
 }
 
 liveTest("a disposed model refuses work; its results and caches stay readable", async () => {
-  const model = await load("wasm", "sdpa");
+  const model = await AutoModelForCausalLM.from_pretrained(LLAMA);
   using input_ids = ids([PROMPT]);
   const output = await model.forward({ input_ids });
   await model.dispose();

@@ -5,8 +5,8 @@
  */
 import { assertEquals, assertRejects } from "@std/assert";
 import {
-  type AttnImplementation,
   AttentionRefused,
+  type AttnImplementation,
   type AutoClass,
   type Cache,
   type DeviceName,
@@ -16,14 +16,20 @@ import {
   Tensor,
 } from "../../mod.ts";
 import { decidedFor } from "../support/decided.ts";
-import { type GoldenCase, goldenCases, goldenPath, goldenTensor, type GoldenValue } from "../support/golden.ts";
+import {
+  type GoldenCase,
+  goldenCases,
+  goldenPath,
+  goldenTensor,
+  type GoldenValue,
+} from "../support/golden.ts";
 import { assertClose, type Tolerance, toleranceOf } from "../support/tolerance.ts";
 import { disposeAll, everywhere, ids, rowsOf } from "./support.ts";
 
 type Fields = Readonly<Record<string, GoldenValue>>;
 
 /** Recordings are of one implementation, but the others compute the same. */
-const NAMES = ["eager", "sdpa", "flash_attention_2"];
+const NAMES = ["eager", "sdpa", "flash_attention_2", "flex_attention"];
 
 /** What a recording allows; GPU arithmetic gets what its own row of the table allows, if that is more. */
 function allowed(recorded: GoldenCase, device: DeviceName): Tolerance {
@@ -54,7 +60,7 @@ function namesFor(c: GoldenCase): AttnImplementation[] {
   const finished = c.op === "forward" && isFinished(c.params.attention_mask);
   const others = NAMES.filter((name) =>
     name !== recorded && first && !(c.id.endsWith(`/${recorded}`) && twin(name)) &&
-    !(finished && name.startsWith("flash"))
+    !(finished && name.startsWith("fl"))
   );
   return [recorded, ...others];
 }

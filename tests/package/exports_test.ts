@@ -72,17 +72,13 @@ const OPERATIONS: readonly string[] = words(`
 
 /** What the contract has and this version does not, by the part that will bring it. A name that has come must go. */
 const LATER: Readonly<Record<string, readonly string[]>> = {
-  "flex attention": words("flex_attention_forward flex_attention_mask BlockMask create_block_mask"),
   "paged attention": words(
     "eager_paged_attention_forward sdpa_paged_attention_forward flash_paged_attention_forward",
   ),
   "kernel packages": words(
     "is_kernel get_local_kernel has_kernel get_kernel load_and_register_attn_kernel register_kernel_hub",
   ),
-  "images": words("AutoProcessor AutoModelForImageTextToText"),
-  "deprecated mask functions": words(
-    "get_extended_attention_mask create_extended_attention_mask_for_decoder invert_attention_mask",
-  ),
+  "image processors": ["AutoProcessor"],
 };
 const later = Object.values(LATER).flat();
 

@@ -41,16 +41,28 @@ await new Promise((resolve) => queueMicrotask(resolve));
 console.log(JSON.stringify({ opened, exports: names.length > 0 }));
 `;
 
+/** Imports a module in a process of its own and tells what that opened. */
+async function imported(entry: string): Promise<unknown> {
+  await using folder = await temporaryFolder();
+  const file = `${folder.path}/probe.js`;
+  await Deno.writeTextFile(file, probe(entry));
+  // No --allow flag at all: asking for anything would fail, since nobody can answer.
+  const args = ["run", "--no-prompt", "--no-check", file];
+  const { code, stdout, stderr } = await deno(args, { cwd: folder.path });
+  assertEquals({ code, stderr: code === 0 ? "" : stderr }, { code: 0, stderr: "" });
+  return JSON.parse(stdout);
+}
+
 for (const entry of ["mod.ts", "testing.ts"]) {
   Deno.test(`importing ${entry} opens nothing and needs no permission`, async () => {
-    await using folder = await temporaryFolder();
-    const file = `${folder.path}/probe.js`;
-    await Deno.writeTextFile(file, probe(new URL(entry, ROOT).href));
-    // No --allow flag at all: asking for anything would fail, since nobody can answer.
-    const { code, stdout, stderr } = await deno(["run", "--no-prompt", "--no-check", file], {
-      cwd: folder.path,
-    });
-    assertEquals({ code, stderr: code === 0 ? "" : stderr }, { code: 0, stderr: "" });
-    assertEquals(JSON.parse(stdout), { opened: {}, exports: true });
+    assertEquals(await imported(new URL(entry, ROOT).href), { opened: {}, exports: true });
   });
 }
+
+Deno.test("the probe sees what an import opens", async () => {
+  const code = "new WebAssembly.Memory({ initial: 1 }); setTimeout(() => {}); export const x = 1;";
+  assertEquals(await imported(`data:text/javascript,${encodeURIComponent(code)}`), {
+    opened: { Memory: 1, setTimeout: 1 },
+    exports: true,
+  });
+});

@@ -124,8 +124,9 @@ function parse(bytes: Uint8Array<ArrayBuffer>): ReadonlyMap<string, GoldenTensor
   const header = 8 + Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
   const entries = JSON.parse(new TextDecoder().decode(bytes.subarray(8, header))) as Record<string, Entry>;
   const tensors = new Map<string, GoldenTensor>();
-  for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(entries)) {
+  for (const [name, entry] of Object.entries(entries)) {
     if (name === "__metadata__") continue;
+    const { dtype, shape, data_offsets: [from, to] } = entry;
     tensors.set(name, {
       shape,
       dtype: DTYPES[dtype],

@@ -1,13 +1,12 @@
 /**
- * DynamicCache: against the recordings of Transformers, and its own corners.
+ * DynamicCache: what it holds, gives out and refuses.
  *
  * @module
  */
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import fc from "./support/fast_check.ts";
-import { goldenCases } from "./support/golden.ts";
-import { DynamicCache, InvalidArgument, liveBuffers, ops, PretrainedConfig, Tensor } from "../mod.ts";
-import { everywhere, liveTest, reportSkipped, withGpu } from "./models/support.ts";
+import fc from "../support/fast_check.ts";
+import { DynamicCache, InvalidArgument, liveBuffers, ops, PretrainedConfig, Tensor } from "../../mod.ts";
+import { everywhere, liveTest, reportSkipped, withGpu } from "../models/support.ts";
 
 /** States (B, H, N, D) whose elements are `first`, `first + 1`, … along N. */
 function states(
@@ -59,52 +58,6 @@ everywhere(
     assertEquals(cache.is_compileable, false);
   },
 );
-
-interface RecordedStep {
-  readonly new_tokens: number;
-  readonly layers: readonly {
-    readonly kv_length: number;
-    readonly kv_offset: number;
-    readonly query_offset: number;
-    readonly returned: readonly number[];
-    readonly seq_length: number;
-  }[];
-}
-
-const recordings = goldenCases("cache");
-let waiting = 0;
-
-for (const { id, params, expect } of recordings) {
-  const types = (params.config as Record<string, unknown>)["layer_types"] as string[];
-  // Without a config every layer is a full one; with it, those that say so.
-  const full = types.map((type) => params.kind === "dynamic" || type === "full_attention");
-  if (params.kind === "static" || !full.some(Boolean)) {
-    waiting++;
-    continue;
-  }
-  if (full.includes(false)) waiting++;
-  liveTest(`agrees with ${id}${full.includes(false) ? " in its full layers" : ""}`, async () => {
-    const config = new PretrainedConfig(params.config as Record<string, unknown>);
-    using cache = new DynamicCache(params.kind === "dynamic" ? {} : { config });
-    let seen = 0;
-    for (const step of (expect as unknown as { steps: RecordedStep[] }).steps) {
-      for (const [layer, expected] of step.layers.entries()) {
-        if (!full[layer]) continue;
-        assertEquals(cache.get_mask_sizes(step.new_tokens, layer), [expected.kv_length, expected.kv_offset]);
-        assertEquals(cache.get_query_offset(layer), expected.query_offset);
-        assertEquals(await update(cache, layer, seen + 1, step.new_tokens), expected.returned);
-        assertEquals(cache.get_seq_length(layer), expected.seq_length);
-      }
-      seen += step.new_tokens;
-    }
-  });
-}
-
-Deno.test(`gaps: ${waiting} recordings wait for static and sliding caches`, async () => {
-  const { StaticCache } = await import("../mod.ts") as Record<string, unknown>;
-  assertEquals(StaticCache, undefined, "there is a static cache now: run these recordings");
-  console.log(`${waiting} recordings wait: static and sliding caches are not available yet`);
-});
 
 everywhere("any way of cutting a sequence gives the same states", async (device) => {
   await fc.assert(
