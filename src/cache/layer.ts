@@ -3,7 +3,8 @@
  *
  * New states are written in place after `end`, so a token costs no copy of the past. Where a buffer is full, what
  * must stay moves into another one (a kernel never writes the storage it reads), in steps so large that the cost
- * for a token stays constant. Nothing that was filled is written again, so a snapshot is a view.
+ * for a token stays constant. Nothing that was filled is written again, so a snapshot is a view; it keeps a buffer
+ * alive that was left, because an abort drops the copies into the new one.
  *
  * @module
  */

@@ -20,7 +20,8 @@ import { bertConfig, type BertFields } from "./bert_config.ts";
 import type { Call } from "./call.ts";
 import { runBlocks } from "./decoder.ts";
 import { LayerMasks } from "./mask.ts";
-import { type AttentionLayer, type ForwardOutput, type ModelParts, PreTrainedModel } from "./pretrained.ts";
+import type { AttentionLayer } from "./plans.ts";
+import { type ForwardOutput, type ModelParts, PreTrainedModel } from "./pretrained.ts";
 
 /** Attention and feed-forward, each normalised together with what it is added to. */
 class PostNormBlock implements Block {

@@ -18,7 +18,8 @@ import { tidy } from "../scope.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Call } from "./call.ts";
 import { disposeOutput } from "./inputs.ts";
-import { type AttentionLayer, type ForwardOutput, type ModelParts, PreTrainedModel } from "./pretrained.ts";
+import type { AttentionLayer } from "./plans.ts";
+import { type ForwardOutput, type ModelParts, PreTrainedModel } from "./pretrained.ts";
 
 /** A stack of decoder layers between an embedding and a norm: one file an architecture. */
 export interface Decoder extends Disposable {

@@ -23,7 +23,8 @@ import { ownOn } from "./inputs.ts";
 import { LlamaDecoder } from "./llama.ts";
 import { llavaConfig, type LlavaFields } from "./llava_config.ts";
 import { MistralDecoder } from "./mistral.ts";
-import { type AttentionLayer, type ForwardOutput, type ModelParts, PreTrainedModel } from "./pretrained.ts";
+import type { AttentionLayer } from "./plans.ts";
+import { type ForwardOutput, type ModelParts, PreTrainedModel } from "./pretrained.ts";
 
 /** Language models it is built with, by `text_config.model_type`. */
 const LANGUAGE_MODELS: Readonly<Record<string, DecoderClass>> = {

@@ -10,6 +10,12 @@ import type { AttentionPlan } from "../layers/attention.ts";
 /** What a part uses when nothing was requested. */
 export const DEFAULT_IMPLEMENTATION = "sdpa";
 
+/** An attention layer: its name, and the part of the config that chooses its implementation. */
+export interface AttentionLayer {
+  readonly layer: string;
+  readonly config: PretrainedConfig;
+}
+
 /** The attention functions of a config and its sub-configs at one moment: a swap replaces names, not what runs. */
 export class Plans {
   readonly #plans = new Map<PretrainedConfig, AttentionPlan>();

@@ -16,7 +16,7 @@ import { warnOnce } from "../notice.ts";
 import { Tensor } from "../tensor.ts";
 import { type Call, prepareCall, releaseCall } from "./call.ts";
 import { checkCache, disposeOutput, type ForwardInputs, type ForwardOutput } from "./inputs.ts";
-import { applyImplementation, DEFAULT_IMPLEMENTATION } from "./plans.ts";
+import { applyImplementation, type AttentionLayer, DEFAULT_IMPLEMENTATION } from "./plans.ts";
 import { Turns } from "./turns.ts";
 
 export type { ForwardInputs, ForwardOutput, GenerateOptions };
@@ -31,12 +31,6 @@ export interface AttentionReportRow {
   readonly device: DeviceName;
   /** What led to this choice. */
   readonly why: string;
-}
-
-/** An attention layer: its name, and the part of the config that chooses its implementation. */
-export interface AttentionLayer {
-  readonly layer: string;
-  readonly config: PretrainedConfig;
 }
 
 /** What a model is built from. */

@@ -181,6 +181,38 @@ for (const kind of ["dynamic", "static"] as const) {
   }
 }
 
+for (const window of [null, 20]) {
+  const name = window === null ? "grows" : "moves its window";
+  liveTest(
+    `an aborted forward in which a cache ${name} has dropped the copies, and the cache does not miss them`,
+    async () => {
+      const config = { max_position_embeddings: 256, ...(window === null ? {} : { sliding_window: window }) };
+      await using checkpoint = await writeTinyLlama({ config });
+      await using model = await AutoModelForCausalLM.from_pretrained(checkpoint.folder);
+      await model.set_attn_implementation("interrupted");
+      const last = async (past_key_values: DynamicCache, n: number, signal?: AbortSignal) => {
+        using input_ids = ids([Array.from({ length: n }, (_, i) => (i * 7 + n) % 48)]);
+        const { logits } = await model.forward({ input_ids, past_key_values, ...(signal ? { signal } : {}) });
+        using owned = logits!;
+        return await owned.data() as Float32Array;
+      };
+      using undisturbed = new DynamicCache({ config: model.config });
+      using cache = new DynamicCache({ config: model.config });
+      // Buffers have room for 64 tokens at first.
+      await last(undisturbed, 40);
+      await last(cache, 40);
+      for (const n of [30, 50]) {
+        const expected = await last(undisturbed, n);
+        const controller = new AbortController();
+        told.to = () => controller.abort(new Error("enough"));
+        await assertRejects(() => last(cache, n, controller.signal), Error, "enough");
+        told.to = () => {};
+        assertClose(await last(cache, n), expected, toleranceOf("logits", "wasm"));
+      }
+    },
+  );
+}
+
 liveTest("implementations are swapped under one static cache", async () => {
   await using model = await AutoModelForCausalLM.from_pretrained(LLAMA);
   using cache = new StaticCache({ config: model.config, max_cache_len: PROMPT.length + 12 });
