@@ -84,20 +84,8 @@ const GOALS: readonly Goal[] = [
     excellent: 2.2,
   },
   {
-    name: "flash × onnxruntime-web, S 4096, full",
-    measured: cell("prefill 4096, D 64, full", FLASH, "× peer"),
-    must: 1.8,
-    excellent: 2.2,
-  },
-  {
     name: "flash × onnxruntime-web, S 2048, causal",
     measured: cell("prefill 2048, D 64, causal", FLASH, "× peer"),
-    must: 3,
-    excellent: 4,
-  },
-  {
-    name: "flash × onnxruntime-web, S 4096, causal",
-    measured: cell("prefill 4096, D 64, causal", FLASH, "× peer"),
     must: 3,
     excellent: 4,
   },

@@ -148,7 +148,7 @@ const REFUSED:
     ["undefined", undefined, {}, ["undefined"]],
     ["an object", { a: 1 }, {}, ["object"]],
     ["null inside", [1, null], {}, ["null"]],
-    ["a hole", [1, , 3], {}, ["undefined"]], // deno-lint-ignore no-sparse-arrays
+    ["a hole", Object.assign([1, 2, 3], { 1: undefined }), {}, ["undefined"]],
     ["a DataView", new DataView(new ArrayBuffer(8)), {}, ["DataView", "Float32Array"]],
     ["a bare buffer", new ArrayBuffer(8), {}, ["object"]],
     ["a list inside itself", cyclic(), {}, []],

@@ -161,8 +161,13 @@ export interface Device {
    * @throws {ComputationDropped | EngineFailure}
    */
   read(allocation: Allocation, byteOffset: number, bytes: number): Promise<Uint8Array<ArrayBuffer>>;
-  /** Runs everything recorded. When `signal` aborts, what has not run yet is dropped and the promise rejects with its reason. */
-  flush(signal?: AbortSignal): Promise<void>;
+  /**
+   * Runs everything recorded. When `signal` aborts, what was recorded since the mark `since` (default: all) and has not
+   * run yet is dropped, and the promise rejects with the signal's reason.
+   */
+  flush(signal?: AbortSignal, since?: number): Promise<void>;
+  /** Where the recording stands, for `flush`; undefined where work cannot be told apart. */
+  readonly mark?: number;
   /** Number of live allocations. */
   readonly live: number;
   /** Bytes in live allocations, and the most there ever were. */

@@ -71,8 +71,9 @@ export class RotaryEmbedding implements Disposable {
 
   /** Makes sure the table on `device` reaches position `last`. */
   reach(last: number, device: Device): void {
-    const rows = this.#home === device ? this.#table?.shape[0] ?? 0 : 0;
-    if (last < rows) return;
+    // A table whose computation an abort dropped holds anything.
+    const usable = this.#home === device && this.#table !== null && !this.#table.storage.on(device).dropped;
+    if (usable && last < this.#table!.shape[0]!) return;
     const wanted = Math.max(FIRST_ROWS, Math.ceil((last + 1) * 1.5));
     const table = keep(Tensor.empty(device, "float32", [wanted, this.head_dim]));
     device.kernels.rotary_table(this.#frequencies, 0, 1, table.on(device));

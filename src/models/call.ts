@@ -93,9 +93,11 @@ export function prepareCall(
       `Cannot keep the logits of ${keep} positions: expected an integer ≥ 0 (0 keeps all)`,
     );
   }
-  const wantsWeights = inputs.output_attentions ?? model.config.output_attentions;
+  const { config, text_config } = model;
+  const wantsWeights = inputs.output_attentions ??
+    (config.output_attentions || text_config.output_attentions);
   const shared_kwargs = { ...extra, sdpa_backends };
-  const is_causal = model.is_encoder ? null : inputs.is_causal ?? model.text_config.is_causal;
+  const is_causal = model.is_encoder ? null : inputs.is_causal ?? text_config.is_causal ?? config.is_causal;
   // What can be refused is refused before a cache is made.
   positionsOf(inputs.position_ids, batch, length, 0);
   const cache = cacheOf(model, inputs);

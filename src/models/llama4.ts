@@ -71,6 +71,8 @@ export class Llama4Decoder implements Decoder {
     const rotate = this.#rotated(call, device);
     using temperature = uses_rope.every(Boolean) ? null : this.#temperature(call, device);
     const grow: PositionEncoding = (q, k) => [temperature === null ? q : mul(q, temperature), k];
+    // `is_causal: false` does not open chunks, and a null mask must not mean that it does.
+    const closed = call.is_causal === false ? { is_causal: true } : {};
     const contextOf = (i: number): AttentionContext => {
       const type = layer_types[i]!;
       return {
@@ -78,8 +80,7 @@ export class Llama4Decoder implements Decoder {
         mask: masks.of(type),
         encode: uses_rope[i] ? rotate : grow,
         cache: call.cache,
-        // `is_causal: false` does not open chunks: also where null stands for the mask, it means the causal one.
-        kwargs: type === "chunked_attention" ? { ...call.kwargs, is_causal: true } : call.kwargs,
+        kwargs: type === "chunked_attention" ? { ...call.kwargs, ...closed } : call.kwargs,
       };
     };
     return await runBlocks(call, await begin(), this.blocks, contextOf, this.#norm);

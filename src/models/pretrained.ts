@@ -159,6 +159,8 @@ export abstract class PreTrainedModel implements AsyncDisposable {
     return await this.#exclusive(async () => {
       inputs.signal?.throwIfAborted();
       await this.#adopt(checkCache(inputs.past_key_values));
+      // An abort drops what this forward recorded, not what others did.
+      const { mark } = this.#device;
       // From here to the first await of `compute` nothing can be swapped: plan and mask are of one implementation.
       const call = prepareCall(this, inputs, backends);
       const given = inputs.past_key_values !== undefined && inputs.past_key_values !== null;
@@ -166,7 +168,7 @@ export abstract class PreTrainedModel implements AsyncDisposable {
       try {
         const output = await this.compute(call);
         try {
-          await this.#device.flush(inputs.signal);
+          await this.#device.flush(inputs.signal, mark);
         } catch (error) {
           disposeOutput(output);
           throw error;

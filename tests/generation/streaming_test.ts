@@ -181,6 +181,40 @@ liveTest("an abort during a prefill: the reason, the passed cache unchanged, the
   assertEquals(after, expected, "the cache has the values it had before");
 });
 
+liveTest(
+  "aborts at any moment leave nothing wrong behind: the next tokens are those of a fresh model",
+  async () => {
+    const long = Array.from({ length: 1500 }, (_, i) => 3 + i * 31 % 3000);
+    await using model = await AutoModelForCausalLM.from_pretrained(DEMO);
+    using input_ids = ids([long]);
+    using short = ids([long.slice(0, 60)]);
+    const next = async () => await rowsOf(await model.generate({ input_ids: short, max_new_tokens: 4 }));
+    const expected = await next();
+    for (const after of [0, 1, 3, 6, 12, 25, 50, 100]) {
+      const stopped = model.forward({ input_ids, signal: AbortSignal.timeout(after) });
+      await assertRejects(() => stopped, DOMException);
+      assertEquals(await next(), expected, `after an abort at ${after} ms`);
+    }
+  },
+);
+
+liveTest("a long prefill that is aborted does not disturb a generation beside it", async () => {
+  const long = Array.from({ length: 1500 }, (_, i) => 3 + i * 31 % 3000);
+  await using model = await AutoModelForCausalLM.from_pretrained(DEMO);
+  using input_ids = ids([long]);
+  using short = ids([long.slice(0, 60)]);
+  const next = async () => await rowsOf(await model.generate({ input_ids: short, max_new_tokens: 12 }));
+  const expected = await next();
+  for (const after of [5, 20, 45]) {
+    const [stopped, tokens] = await Promise.allSettled([
+      model.forward({ input_ids, signal: AbortSignal.timeout(after) }),
+      next(),
+    ]);
+    assertEquals(stopped.status, "rejected");
+    assertEquals(tokens, { status: "fulfilled", value: expected });
+  }
+});
+
 liveTest("an aborted call does not disturb one that runs beside it", async () => {
   await using model = await load();
   const whole = await generate(model);

@@ -129,10 +129,51 @@ Deno.test("queue: an abort drops what is left, marks what it would have filled, 
   queue.push(command("never", 1, 1, [second]));
   queue.push(() => written = true);
   assertStrictEquals(await assertRejects(() => queue.run(controller.signal)), reason);
-  assertEquals([first.dropped, second.dropped, queue.isEmpty], [false, true, true]);
-  assertEquals(written, true, "writes of host data are not lost: their tensors live on");
+  assertEquals([first.dropped, second.dropped], [false, true]);
   queue.push(command("later"));
   await queue.run();
+  assertEquals(
+    [written, queue.isEmpty],
+    [true, true],
+    "writes of host data keep their place: their tensors live on",
+  );
+});
+
+Deno.test("queue: an abort drops what was recorded since a mark, and nothing of others", async () => {
+  const ran: string[] = [], mine = block(), theirs = block(), controller = new AbortController();
+  const queue = new Queue((c) => {
+    ran.push(c.kernel);
+    const until = performance.now() + 12;
+    while (performance.now() < until);
+    if (c.kernel === "before") controller.abort("enough");
+  });
+  queue.push(command("before", 1, 1, [theirs]));
+  const { mark } = queue;
+  for (let i = 0; i < 3; i++) queue.push(command("mine", 1, 1, [mine]));
+  const aborted = queue.run(controller.signal, mark).then(() => "ran", (reason: unknown) => reason);
+  queue.push(command("after", 1, 1, [theirs]));
+  const after = queue.run();
+  assertEquals(await aborted, "enough");
+  await after;
+  assertEquals([ran, mine.dropped, theirs.dropped], [["before", "after"], true, false]);
+});
+
+Deno.test("queue: an abort is honoured while the queue runs for somebody else", async () => {
+  const ran: string[] = [], controller = new AbortController();
+  const queue = new Queue((c) => {
+    ran.push(c.kernel);
+    const until = performance.now() + 12;
+    while (performance.now() < until);
+  });
+  queue.push(command("theirs", 1, 1));
+  const other = queue.run();
+  const { mark } = queue;
+  for (let i = 0; i < 50; i++) queue.push(command("mine", 1, 1));
+  const aborted = queue.run(controller.signal, mark).then(() => "ran", (reason: unknown) => reason);
+  setTimeout(() => controller.abort("enough"), 30);
+  await other;
+  assertEquals(await aborted, "enough");
+  assert(ran.length < 20, `${ran.length} commands ran`);
 });
 
 Deno.test("queue: a trap ends it with a typed error that names the kernel", async () => {

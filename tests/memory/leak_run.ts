@@ -1,17 +1,17 @@
 /**
- * Run by leak_test.ts in a process of its own, with the garbage collector within reach: 1,000 steps of generation
- * with 200 swaps. Prints JSON lines of the memory in use, every 20 steps.
+ * Run by leak_test.ts in a process of its own, with the garbage collector within reach: steps of generation, with a
+ * swap every fifth. Prints JSON lines of the memory in use, every 20 steps.
  *
  * @module
  */
 import { AutoModelForCausalLM, type DeviceName, liveBuffers, type Streamer, Tensor } from "../../mod.ts";
 
-const [folder, device] = Deno.args as [string, DeviceName];
+const [folder, device, count] = Deno.args as [string, DeviceName, string];
 const gc = (globalThis as { gc?: () => void }).gc;
 if (gc === undefined) throw new Error("run with --v8-flags=--expose-gc");
 
 const NAMES = ["sdpa", "eager", "flash_attention_2"];
-const STEPS = 1000, STEPS_A_CALL = 20, STEPS_A_SWAP = 5;
+const STEPS = Number(count), STEPS_A_CALL = 20, STEPS_A_SWAP = 5;
 
 const model = await AutoModelForCausalLM.from_pretrained(folder, { device });
 let step = 0;

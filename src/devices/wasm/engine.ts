@@ -124,22 +124,20 @@ export class WasmEngine implements Device, Recorder {
   }
 
   #grow(bytes: number): number {
-    const { memory, shared, maximum } = this.#pooled!;
-    if (!shared) {
-      const now = memory.buffer.byteLength;
-      const wanted = Math.min(maximum, Math.max(now + roundUp(bytes), now * 1.5));
-      const pages = Math.ceil((wanted - now) / PAGE);
-      try {
-        if (pages > 0) memory.grow(pages);
-      } catch {
-        // The host refused: reported below with the sizes.
-      }
-      this.#bytes = new Uint8Array(memory.buffer);
-      this.#words = new Int32Array(memory.buffer);
-      if (this.#bytes.length > this.#allocator.limit) this.#allocator.extend(this.#bytes.length);
-      const address = this.#allocator.take(bytes);
-      if (address !== undefined) return address;
+    const { memory, maximum } = this.#pooled!;
+    const now = memory.buffer.byteLength;
+    const wanted = Math.min(maximum, Math.max(now + roundUp(bytes), now * 1.5));
+    const pages = Math.min(Math.ceil((wanted - now) / PAGE), Math.floor((maximum - now) / PAGE));
+    try {
+      if (pages > 0) memory.grow(pages);
+    } catch {
+      // The host refused: reported below with the sizes.
     }
+    this.#bytes = new Uint8Array(memory.buffer);
+    this.#words = new Int32Array(memory.buffer);
+    if (this.#bytes.length > this.#allocator.limit) this.#allocator.extend(this.#bytes.length);
+    const address = this.#allocator.take(bytes);
+    if (address !== undefined) return address;
     throw new OutOfMemory(
       `Cannot allocate ${bytes} bytes: ${this.#used} of ${maximum} bytes are in use and the largest free block has ${this.#allocator.largest}`,
     );
@@ -220,9 +218,13 @@ export class WasmEngine implements Device, Recorder {
     return out;
   }
 
-  async flush(signal?: AbortSignal): Promise<void> {
+  get mark(): number {
+    return this.#queue.mark;
+  }
+
+  async flush(signal?: AbortSignal, since?: number): Promise<void> {
     this.assertAlive();
-    await this.#queue.run(signal);
+    await this.#queue.run(signal, since);
   }
 
   assertAlive(): void {

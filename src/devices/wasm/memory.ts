@@ -1,9 +1,10 @@
 /**
  * WASM memories and their reuse.
  *
- * A shared memory is made with its maximum as its size: pages cost nothing until they are touched, and in Deno a
- * running function does not see memory that another thread grew. Dropped memories do not return to the system
- * reliably, so closed engines leave theirs here and the next engine takes the one with the most touched pages.
+ * Memories start small and grow between commands, when no kernel runs: V8 counts every page of a memory, touched or
+ * not, as pressure on its garbage collector, so a few memories that begin at 4 GiB make it collect without end.
+ * Dropped memories do not return to the system reliably, so closed engines leave theirs here and the next engine
+ * takes the one with the most touched pages.
  *
  * @module
  */
@@ -21,6 +22,9 @@ export interface PooledMemory {
   /** Highest address ever handed out: pages above it were never touched. */
   touched: number;
 }
+
+/** Pages a memory begins with: 16 MiB. */
+const FIRST_PAGES = 256;
 
 const pool: PooledMemory[] = [];
 
@@ -44,11 +48,7 @@ export function takeMemory(maximum: number): PooledMemory {
   const shared = canShare();
   const pages = Math.floor(maximum / PAGE);
   try {
-    const memory = new WebAssembly.Memory({
-      initial: shared ? pages : Math.min(pages, 256),
-      maximum: pages,
-      shared,
-    });
+    const memory = new WebAssembly.Memory({ initial: Math.min(pages, FIRST_PAGES), maximum: pages, shared });
     return { memory, shared, maximum, touched: 0 };
   } catch (error) {
     throw new OutOfMemory(

@@ -4,7 +4,7 @@
  * @module
  */
 import { EngineFailure } from "../../errors.ts";
-import { breathe, turnIsDue } from "../turn.ts";
+import { turn, turnIsDue } from "../turn.ts";
 import type { Command } from "./command.ts";
 
 /** Cost of one call into WASM, so that a call takes a few milliseconds even in the baseline compiler. */
@@ -16,15 +16,30 @@ const LONGEST = 20_000;
 /** A kernel call, or anything else that must happen in order. */
 type Entry = Command | (() => void);
 
+/** Stands for a command that was dropped, so that the others keep their numbers. */
+const nothing = () => {};
+
 /** Runs one command's parts `begin..end`. */
 export type Runner = (command: Command, begin: number, end: number) => void;
+
+/** Somebody who waits until entries `from…end` have run. */
+interface Waiting {
+  readonly from: number;
+  readonly end: number;
+  readonly signal: AbortSignal | undefined;
+  readonly resolve: () => void;
+  readonly reject: (reason: unknown) => void;
+}
 
 /** First in, first out; see {@linkcode Queue.run}. */
 export class Queue {
   #entries: Entry[] = [];
+  /** Number of the first of `#entries`, counting all there ever were. */
+  #base = 0;
   #next = 0;
   #part = 0;
-  #running: Promise<void> | null = null;
+  #running = false;
+  readonly #waiting = new Set<Waiting>();
   readonly #call: Runner;
   /** Set when a kernel trapped: nothing runs afterwards. */
   failure: EngineFailure | null = null;
@@ -38,10 +53,15 @@ export class Queue {
     return this.#next === this.#entries.length;
   }
 
+  /** Number of the entry that is recorded next, to tell one caller's work from another's. */
+  get mark(): number {
+    return this.#base + this.#entries.length;
+  }
+
   /** Appends work. */
   push(entry: Entry): void {
     this.#entries.push(entry);
-    if (this.#entries.length - this.#next > LONGEST && this.#running === null) this.runNow();
+    if (this.#entries.length - this.#next > LONGEST && !this.#running) this.runNow();
   }
 
   /** Runs everything without a turn of the event loop. */
@@ -50,32 +70,60 @@ export class Queue {
     this.#clear();
   }
 
-  /** Runs everything, letting the event loop turn; an abort drops what is left and rejects. */
-  async run(signal?: AbortSignal): Promise<void> {
-    while (!this.isEmpty) {
-      const mine = this.#running === null;
-      this.#running ??= this.#drain(signal).finally(() => this.#running = null);
-      try {
-        await this.#running;
-      } catch (error) {
-        // An abort by whoever runs the queue is not ours: what it dropped is marked and read as such.
-        if (mine || this.failure !== null) throw error;
-      }
-    }
+  /**
+   * Runs everything recorded so far, letting the event loop turn. When `signal` aborts, what was recorded since `from`
+   * and has not run is dropped, what others recorded is not, and the promise rejects with the signal's reason.
+   */
+  async run(signal?: AbortSignal, from = 0): Promise<void> {
+    if (this.failure !== null) throw this.failure;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#waiting.add({ from, end: this.mark, signal, resolve, reject });
+    if (!this.#running) void this.#drain();
+    await promise;
     if (this.failure !== null) throw this.failure;
   }
 
-  async #drain(signal?: AbortSignal): Promise<void> {
+  /** Runs until nobody waits any more. */
+  async #drain(): Promise<void> {
+    this.#running = true;
     try {
-      await breathe(signal);
-      while (!this.isEmpty) {
-        this.#slice();
-        if (turnIsDue()) await breathe(signal);
+      while (this.#waiting.size > 0) {
+        if (turnIsDue()) await turn();
+        this.#settle();
+        if (this.#waiting.size > 0) this.#slice();
+        if (this.#next > LONGEST) this.#clear();
       }
       this.#clear();
     } catch (error) {
-      this.drop();
-      throw error;
+      for (const { reject } of this.#waiting) reject(error);
+      this.#waiting.clear();
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  /** Answers those whose entries have run, and those who gave up. */
+  #settle(): void {
+    for (const waiting of this.#waiting) {
+      const { from, end, signal, resolve, reject } = waiting;
+      if (signal?.aborted) {
+        this.#dropCommands(from, end);
+        reject(signal.reason);
+      } else if (this.#base + this.#next >= end) resolve();
+      else continue;
+      this.#waiting.delete(waiting);
+    }
+  }
+
+  /** Forgets commands `from…end` that have not run. Writes of host data stay in their place: their tensors live on. */
+  #dropCommands(from: number, end: number): void {
+    const first = Math.max(from - this.#base, this.#next), last = end - this.#base;
+    if (first === this.#next && first < last) this.#part = 0;
+    for (let i = first; i < last; i++) {
+      const entry = this.#entries[i]!;
+      if (typeof entry === "function") continue;
+      for (const allocation of entry.writes) allocation.dropped = true;
+      this.#entries[i] = nothing;
     }
   }
 
@@ -113,12 +161,15 @@ export class Queue {
       if (typeof entry === "function") entry();
       else for (const allocation of entry.writes) allocation.dropped = true;
     }
+    this.#next = this.#entries.length;
+    this.#part = 0;
     this.#clear();
   }
 
+  /** Lets go of what has run. */
   #clear(): void {
-    this.#entries = [];
+    this.#base += this.#next;
+    this.#entries.splice(0, this.#next);
     this.#next = 0;
-    this.#part = 0;
   }
 }

@@ -3,7 +3,7 @@
 //! Ladder: 4×8 tiles; rows of A are read as vectors and splatted by lane shuffles, 3 loads per 8 multiply-adds where
 //! splatting loads would take 6 (the register and bounds check argument of dot.rs). An element of C is one chain
 //! over the contraction, whatever the tile. A branch after each step keeps LLVM from interleaving steps and spilling:
-//! 1.7 to 2.2 times faster, measured in Deno 2.9 (V8 15) on a Xeon, where `nn8` and `tn` reach 85 % of the
+//! 1.7 to 2.2 times faster, measured in Deno 2.9 (V8 15) on a Xeon, where `nn` reaches 83 % of the
 //! multiply-add peak of the core.
 use crate::dtype::{at, at_mut, Element, Single};
 use crate::simd::*;

@@ -146,7 +146,6 @@ impl Stream {
         let mut done = 0;
         while done < n {
             let (p, len) = self.run(j + done, (n - done).min(TILE));
-            self.touch(p, len);
             let t = Nn {
                 a: weights.add(done),
                 lda: ldw,
@@ -165,19 +164,6 @@ impl Stream {
                 _ => t.run::<Half>(),
             }
             done += len;
-        }
-    }
-
-    /// Reads one element per cache line of rows in order of address. The product below walks columns, which the
-    /// hardware's prefetcher does not follow.
-    #[inline(never)]
-    unsafe fn touch(&self, p: *const u8, rows: usize) {
-        let bytes = size(self.dtype);
-        for r in 0..rows {
-            let row = at(p, r.wrapping_mul(self.row), bytes);
-            for line in (0..self.width * bytes).step_by(64) {
-                core::ptr::read_volatile(row.add(line));
-            }
         }
     }
 }
