@@ -6,6 +6,8 @@
 //! with the same operations in the same order, so a value does not depend on its column.
 //!
 //! Every value is an f32. Indices are exact below 2^24. Comparisons give 1 or 0.
+//!
+//! Length: the operations and the two loops they are emitted into are read together or not at all.
 
 use crate::bytecode::{advance, get, int, leb, section, set, simd, splat_bits};
 use crate::json::MAX_SAFE;
