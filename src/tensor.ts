@@ -27,9 +27,10 @@ const forgotten = new FinalizationRegistry<Storage>((storage) => storage.release
  *
  * @example
  * ```ts
- * import { Tensor } from "./mod.ts";
+ * import { assertEquals } from "@std/assert";
+ * import { Tensor } from "../mod.ts";
  * using t = Tensor.from([[1, 2], [3, 4.5]]);
- * console.assert(t.dtype === "float32" && t.shape[0] === 2);
+ * assertEquals([t.dtype, t.shape], ["float32", [2, 2]]);
  * ```
  */
 export class Tensor implements Disposable {

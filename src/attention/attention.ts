@@ -67,11 +67,12 @@ const OPTIONS = [
  *
  * @example
  * ```ts
- * import { attention, Tensor } from "./mod.ts";
+ * import { assertEquals } from "@std/assert";
+ * import { attention, Tensor } from "../../mod.ts";
  * using q = Tensor.from([[[[1, 0]]]], { dtype: "float32" });
  * using v = Tensor.from([[[[3, 4]]]], { dtype: "float32" });
  * const { attn_output } = await attention(q, q, v);
- * console.assert(String(await attn_output.tolist()) === "3,4");
+ * assertEquals(await attn_output.tolist(), [[[[3, 4]]]]);
  * attn_output[Symbol.dispose]();
  * ```
  */

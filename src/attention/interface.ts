@@ -18,9 +18,10 @@ const entries = new GlobalEntries<AttentionFunction>("attention function");
  *
  * @example
  * ```ts
- * import { AttentionInterface, sdpa_attention_forward } from "./mod.ts";
- * AttentionInterface.register("my_sdpa", (...args) => sdpa_attention_forward(...args));
- * console.assert(new AttentionInterface().has("my_sdpa"));
+ * import { assert } from "@std/assert";
+ * import { AttentionInterface, sdpa_attention_forward } from "../../mod.ts";
+ * AttentionInterface.register("my_sdpa", (module, q, k, v, mask, kwargs) => sdpa_attention_forward(module, q, k, v, mask, kwargs));
+ * assert(new AttentionInterface().has("my_sdpa"));
  * ```
  */
 export class AttentionInterface extends Registry<AttentionFunction> {
