@@ -29,14 +29,16 @@ async function warnings(fn: () => Promise<void>): Promise<string[]> {
   return said;
 }
 
-Deno.test("each helper warns once, by its name", async () => {
-  const said = await warnings(async () => {
-    for (let i = 0; i < 2; i++) {
-      await invert_attention_mask([[1, 0]]).data();
-      await create_extended_attention_mask_for_decoder([1, 2], [[1, 1]]).data();
-      await get_extended_attention_mask([[1, 0]], [1, 2]).data();
-    }
-  });
+// Before any test, whose order is shuffled: a warning is given once per process.
+const said = await warnings(async () => {
+  for (let i = 0; i < 2; i++) {
+    await invert_attention_mask([[1, 0]]).data();
+    await create_extended_attention_mask_for_decoder([1, 2], [[1, 1]]).data();
+    await get_extended_attention_mask([[1, 0]], [1, 2]).data();
+  }
+});
+
+Deno.test("each helper warns once, by its name", () => {
   const names = [
     "invert_attention_mask",
     "create_extended_attention_mask_for_decoder",

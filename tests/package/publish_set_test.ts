@@ -33,9 +33,15 @@ Deno.test("release: every module the entry points reach is in it", async () => {
   assertEquals(needed.filter((path) => !paths.includes(path)).sort(), []);
 });
 
+/** Sources that stay out, and why. */
+const HELD_BACK: Readonly<Record<string, string>> = {
+  "src/hub/inspect_wasm.ts":
+    "it vets kernel packages, which cannot be loaded yet, and weighs half a megabyte",
+};
+
 Deno.test("release: all of src, the entry points and the documents are in it", () => {
   const wanted = [...filesBelow("src", [".ts"]), "mod.ts", "testing.ts", ...DOCUMENTS];
-  assertEquals(wanted.filter((path) => !paths.includes(path)), []);
+  assertEquals(wanted.filter((path) => !paths.includes(path)), Object.keys(HELD_BACK));
 });
 
 Deno.test("release: built modules that no source imports stay out", async () => {

@@ -29,9 +29,9 @@ attune_mesa() {
         for package in *.deb; do dpkg-deb -x "$package" "$home/root"; done
     ) >&2 || { echo "mesa.sh: the packages could not be fetched" >&2; return 1; }
   fi
-  case ":$LD_LIBRARY_PATH:" in
+  case ":${LD_LIBRARY_PATH:-}:" in
     *":${driver%/*}:"*) ;;
-    *) export LD_LIBRARY_PATH=${driver%/*}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} ;;
+    *) export LD_LIBRARY_PATH=${driver%/*}${LD_LIBRARY_PATH:+:${LD_LIBRARY_PATH}} ;;
   esac
   export VK_ICD_FILENAMES=$home/root/usr/share/vulkan/icd.d/lvp_icd.json
   # The icd file may carry the machine type in its name.

@@ -7,8 +7,8 @@ import { EngineFailure } from "../../errors.ts";
 import { turn, turnIsDue } from "../turn.ts";
 import type { Command } from "./command.ts";
 
-/** Cost of one call into WASM, so that a call takes a few milliseconds even in the baseline compiler. */
-const CALL_COST = 3e7;
+/** Cost of one call into WASM, so that a call takes about a millisecond even in the baseline compiler. */
+const CALL_COST = 1e7;
 
 /** Longest queue before it is run without waiting for a flush, so that it cannot grow without bound. */
 const LONGEST = 20_000;
