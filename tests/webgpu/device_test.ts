@@ -167,6 +167,24 @@ gpuTest(
   },
 );
 
+gpuTest("an abort gives up the caller's own work only, and no upload", async (device) => {
+  const [others, mine] = [vector(device, 2), vector(device, 2)];
+  const x = vector(device, [1, 2]);
+  device.kernels.unary("neg", x, others);
+  const { mark } = device;
+  const y = vector(device, [3, 4]);
+  device.kernels.unary("neg", y, mine);
+  const flushed = device.flush(AbortSignal.abort(new Error("stop")), mark);
+  await assertRejects(() => flushed, Error, "stop");
+  assertEquals([others.allocation.dropped, mine.allocation.dropped, y.allocation.dropped], [
+    false,
+    true,
+    false,
+  ]);
+  assertEquals([await read(device, others), await read(device, y)], [[-1, -2], [3, 4]]);
+  free(others, mine, x, y);
+});
+
 gpuTest("more commands than a submit holds run in order", async (device) => {
   const one = vector(device, [1]), a = vector(device, [0]), b = vector(device, 1);
   for (let i = 0; i < 1500; i++) {

@@ -26,6 +26,12 @@ export interface WebGpuOptions {
   readonly unrolled?: boolean;
 }
 
+/** A command, and its number among all that were ever recorded. */
+interface Recorded {
+  readonly command: Command;
+  readonly number: number;
+}
+
 /** A GPU as a {@linkcode Device}. */
 export class WebGpuDevice implements Device {
   readonly name = "webgpu" as const;
@@ -35,7 +41,8 @@ export class WebGpuDevice implements Device {
   readonly #gpu: GPU | undefined;
   readonly #deep: boolean | undefined;
   readonly #memory = new Memory();
-  #commands: Command[] = [];
+  #commands: Recorded[] = [];
+  #recorded = 0;
   #opening: Promise<{ executor: Executor; info: WebGpuInfo }> | null = null;
   #failure: EngineFailure | null = null;
   #isClosed = false;
@@ -134,7 +141,16 @@ export class WebGpuDevice implements Device {
   /** Appends a kernel launch; kernels call this. */
   record(command: Dispatch): void {
     this.assertAlive();
-    this.#commands.push(command);
+    this.#push(command);
+  }
+
+  #push(command: Command): void {
+    this.#commands.push({ command, number: this.#recorded++ });
+  }
+
+  /** Number of the command that is recorded next, to tell one caller's work from another's. */
+  get mark(): number {
+    return this.#recorded;
   }
 
   write(allocation: Allocation, byteOffset: number, data: Uint8Array<ArrayBuffer>): void {
@@ -155,7 +171,7 @@ export class WebGpuDevice implements Device {
       padded.set(whole);
       whole = padded;
     }
-    this.#commands.push({
+    this.#push({
       kind: "write",
       allocation: target,
       slot: target.slot,
@@ -175,7 +191,7 @@ export class WebGpuDevice implements Device {
     const from = Math.floor(byteOffset / 4) * 4;
     const length = Math.ceil((byteOffset + bytes) / 4) * 4 - from;
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array<ArrayBuffer>>();
-    this.#commands.push({
+    this.#push({
       kind: "read",
       allocation: source,
       slot: source.slot,
@@ -189,32 +205,41 @@ export class WebGpuDevice implements Device {
     return length === bytes ? words : words.slice(byteOffset - from, byteOffset - from + bytes);
   }
 
-  flush(signal?: AbortSignal): Promise<void> {
-    const run = this.#last.then(() => this.#run(signal));
+  flush(signal?: AbortSignal, since = 0): Promise<void> {
+    const end = this.mark;
+    const run = this.#last.then(() => this.#run(signal, (number) => number >= since && number < end));
     this.#last = run.catch(() => {});
     return run;
   }
 
-  async #run(signal: AbortSignal | undefined): Promise<void> {
-    let commands = this.#commands;
+  /** Submits what is recorded. On an abort only commands that are `mine` are given up. */
+  async #run(signal: AbortSignal | undefined, mine: (number: number) => boolean): Promise<void> {
+    let entries = this.#commands;
     this.#commands = [];
     try {
       this.assertAlive();
       signal?.throwIfAborted();
-      if (commands.length === 0) return;
+      if (entries.length === 0) return;
       const { executor } = await this.#open();
-      while (commands.length > 0) {
+      while (entries.length > 0) {
+        const commands = entries.map(({ command }) => command);
         const batch = commands.slice(0, executor.batchLength(commands));
         await executor.prepare(batch);
         this.assertAlive();
         signal?.throwIfAborted();
         await executor.submit(batch);
-        commands = commands.slice(batch.length);
-        if (commands.length > 0) await turn();
+        entries = entries.slice(batch.length);
+        if (entries.length > 0) await turn();
       }
       if (this.#memory.trim()) executor.forgetBindGroups();
     } catch (error) {
-      this.#drop(commands, signal?.aborted ? undefined : error);
+      const aborted = signal?.aborted === true && this.#failure === null;
+      const isLost = ({ command, number }: Recorded) =>
+        !aborted || (mine(number) && command.kind !== "write");
+      // The work of others goes back to the front, where their own flush finds it, and so do writes: tensors with
+      // host data live on and count on their copies.
+      this.#commands.unshift(...entries.filter((entry) => !isLost(entry)));
+      this.#drop(entries.filter(isLost).map(({ command }) => command), aborted ? undefined : error);
       if (error instanceof EngineFailure) this.#failure ??= error;
       throw error;
     }
@@ -241,7 +266,7 @@ export class WebGpuDevice implements Device {
     }
     this.#isClosed = true;
     await this.#last;
-    this.#drop(this.#commands.splice(0), undefined);
+    this.#drop(this.#commands.splice(0).map(({ command }) => command), undefined);
     this.#memory.trim(true);
     (await this.#opening?.catch(() => null))?.executor.gpu.destroy();
   }
