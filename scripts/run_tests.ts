@@ -21,7 +21,8 @@ const PERMISSIONS = [
   "--allow-sys",
   "--allow-run",
   "--allow-net=127.0.0.1",
-  ...(Deno.env.get("REQUIRE_WEBGPU") === "1" ? ["--allow-ffi"] : []),
+  // It is loaded by a computed name, so that its 130 MB are not in the lock file, which is fetched whole.
+  ...(Deno.env.get("REQUIRE_WEBGPU") === "1" ? ["--allow-ffi", "--no-lock"] : []),
 ];
 
 const gpu = Deno.args.includes("--gpu");
