@@ -67,7 +67,10 @@ export interface DeviceInfo {
  */
 export async function device(name: DeviceName): Promise<DeviceInfo> {
   await acquire(name);
-  if (name === "webgpu") return { name, description: (await theGpu().info()).description };
+  if (name === "webgpu") {
+    const { description, isFallbackAdapter } = await theGpu().info();
+    return { name, description: `${description}${isFallbackAdapter ? ", a software adapter" : ""}` };
+  }
   const engine = defaultDevice("wasm") as WasmEngine;
   return { name, description: `WebAssembly, ${engine.build} kernels` };
 }
