@@ -44,6 +44,7 @@ export { attention, type AttentionOptions } from "./src/attention/attention.ts";
 export { eager_attention_forward } from "./src/attention/eager.ts";
 export { sdpa_attention_forward } from "./src/attention/sdpa.ts";
 export { sdpa_kernel, type SdpaKernelOptions, SDPBackend } from "./src/attention/sdpa_kernel.ts";
+export type { BuiltinAttention } from "./src/attention/forward.ts";
 export { flash_attention_forward } from "./src/attention/flash.ts";
 export { flex_attention_forward } from "./src/attention/flex.ts";
 export type {

@@ -10,10 +10,10 @@ import { flex_attention_mask } from "../masks/format_flex.ts";
 import { sdpa_mask } from "../masks/format_sdpa.ts";
 import { AttentionMaskInterface } from "../masks/interface.ts";
 import type { MaskFormatter } from "../masks/types.ts";
-import type { Attended } from "./attend.ts";
 import { eager, eager_attention_forward } from "./eager.ts";
 import { flash, flash_attention_forward } from "./flash.ts";
 import { flex, flex_attention_forward } from "./flex.ts";
+import type { Attend } from "./forward.ts";
 import { ALL_ATTENTION_FUNCTIONS, AttentionInterface } from "./interface.ts";
 import { sdpa, sdpa_attention_forward } from "./sdpa.ts";
 import type { AttentionFunction } from "./types.ts";
@@ -25,7 +25,7 @@ export interface Backend {
   /** The registered function. */
   readonly forward: AttentionFunction;
   /** The same computation with every result it can give. */
-  readonly attend: (...args: Parameters<AttentionFunction>) => Attended;
+  readonly attend: Attend;
   /** Puts a mask into the form `forward` takes. */
   readonly format_mask: MaskFormatter;
 }

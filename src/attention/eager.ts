@@ -6,7 +6,8 @@
 import { InvalidArgument } from "../errors.ts";
 import { Tensor } from "../tensor.ts";
 import { attend, type Attended, checkKwargs } from "./attend.ts";
-import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult } from "./types.ts";
+import { type BuiltinAttention, forwardOf } from "./forward.ts";
+import type { AttentionKwargs, AttentionMask, AttentionModule } from "./types.ts";
 
 /**
  * Softmax(q·kᵀ·scaling, softcapped, + mask) · v. Only the mask matters: `is_causal` and `sliding_window` are
@@ -14,17 +15,7 @@ import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult }
  *
  * @throws {InvalidArgument} for operands, masks or keyword arguments that do not fit
  */
-export function eager_attention_forward(
-  module: AttentionModule,
-  query: Tensor,
-  key: Tensor,
-  value: Tensor,
-  attention_mask: AttentionMask,
-  kwargs: AttentionKwargs = {},
-): AttentionResult {
-  const { attn_output, attn_weights } = eager(module, query, key, value, attention_mask, kwargs);
-  return [attn_output, attn_weights];
-}
+export const eager_attention_forward: BuiltinAttention = forwardOf(eager);
 
 /** As {@linkcode eager_attention_forward}, with the log-sum-exp where `return_lse` asks for it. */
 export function eager(

@@ -11,7 +11,8 @@ import { Tensor } from "../tensor.ts";
 import { attend, type Attended, type AttendOptions, checkKwargs } from "./attend.ts";
 import { withWeights } from "./sdpa.ts";
 import { sequenceMask } from "./sequences.ts";
-import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult } from "./types.ts";
+import { type BuiltinAttention, forwardOf } from "./forward.ts";
+import type { AttentionKwargs, AttentionMask, AttentionModule } from "./types.ts";
 
 /**
  * Flash attention (Dao 2023, arXiv 2307.08691). The mask is the 2-D padding mask (B, K) or null; causality and
@@ -21,17 +22,7 @@ import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult }
  *
  * @throws {InvalidArgument} for operands, masks or keyword arguments that do not fit
  */
-export function flash_attention_forward(
-  module: AttentionModule,
-  query: Tensor,
-  key: Tensor,
-  value: Tensor,
-  attention_mask: AttentionMask,
-  kwargs: AttentionKwargs = {},
-): AttentionResult {
-  const { attn_output, attn_weights } = flash(module, query, key, value, attention_mask, kwargs);
-  return [attn_output, attn_weights];
-}
+export const flash_attention_forward: BuiltinAttention = forwardOf(flash);
 
 /** As {@linkcode flash_attention_forward}, with the log-sum-exp where `return_lse` asks for it. */
 export function flash(

@@ -14,7 +14,8 @@ import { Tensor } from "../tensor.ts";
 import { attend, type Attended, checkKwargs } from "./attend.ts";
 import { denseMask } from "./eager.ts";
 import { withWeights } from "./sdpa.ts";
-import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult } from "./types.ts";
+import { type BuiltinAttention, forwardOf } from "./forward.ts";
+import type { AttentionKwargs, AttentionMask, AttentionModule } from "./types.ts";
 
 /**
  * Attention under a block mask, or a 4-D mask that is added to the scores (or bool). Order inside a score: softcap,
@@ -24,17 +25,7 @@ import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult }
  *
  * @throws {InvalidArgument} for operands, masks or keyword arguments that do not fit
  */
-export function flex_attention_forward(
-  module: AttentionModule,
-  query: Tensor,
-  key: Tensor,
-  value: Tensor,
-  attention_mask: AttentionMask,
-  kwargs: AttentionKwargs = {},
-): AttentionResult {
-  const { attn_output, attn_weights } = flex(module, query, key, value, attention_mask, kwargs);
-  return [attn_output, attn_weights];
-}
+export const flex_attention_forward: BuiltinAttention = forwardOf(flex);
 
 /** As {@linkcode flex_attention_forward}, with the log-sum-exp where `return_lse` asks for it. */
 export function flex(

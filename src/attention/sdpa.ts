@@ -9,7 +9,8 @@ import type { Tensor } from "../tensor.ts";
 import { attend, type Attended, checkKwargs } from "./attend.ts";
 import { denseMask } from "./eager.ts";
 import { chooseSdpaAlgorithm } from "./sdpa_kernel.ts";
-import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult } from "./types.ts";
+import { type BuiltinAttention, forwardOf } from "./forward.ts";
+import type { AttentionKwargs, AttentionMask, AttentionModule } from "./types.ts";
 
 /**
  * Scaled dot-product attention with PyTorch's semantics: without a mask and with Q > 1 it is causal when
@@ -18,17 +19,7 @@ import type { AttentionKwargs, AttentionMask, AttentionModule, AttentionResult }
  *
  * @throws {InvalidArgument} for operands, masks or keyword arguments that do not fit
  */
-export function sdpa_attention_forward(
-  module: AttentionModule,
-  query: Tensor,
-  key: Tensor,
-  value: Tensor,
-  attention_mask: AttentionMask,
-  kwargs: AttentionKwargs = {},
-): AttentionResult {
-  const { attn_output, attn_weights } = sdpa(module, query, key, value, attention_mask, kwargs);
-  return [attn_output, attn_weights];
-}
+export const sdpa_attention_forward: BuiltinAttention = forwardOf(sdpa);
 
 /** As {@linkcode sdpa_attention_forward}, with the log-sum-exp where `return_lse` asks for it. */
 export function sdpa(
