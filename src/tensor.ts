@@ -249,9 +249,11 @@ export class Tensor implements Disposable {
    */
   async to(target: DeviceName | DType): Promise<Tensor> {
     if (target === "wasm" || target === "webgpu") {
+      // Held, so that it may be disposed while this waits; a disposed tensor is refused before anything else.
+      using held = this.view(this.shape, this.strides);
       await acquire(target);
-      if (target === this.device) return this.view(this.shape, this.strides);
-      return Tensor.ofHost(await this.raw(), this.dtype, this.shape, target);
+      if (target === this.device) return held.view(this.shape, this.strides);
+      return Tensor.ofHost(await held.raw(), this.dtype, this.shape, target);
     }
     if (!isDType(target)) {
       throw new InvalidArgument(
