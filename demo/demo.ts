@@ -61,13 +61,13 @@ async function main(options: { prompt: string; tokens: number; gpu: boolean }): 
       (performance.now() - started).toFixed(0)
     } ms (${description}).`,
   );
-  const gpu = options.gpu ? await probeGpu() : "left out by --no-gpu";
+  const gpu = options.gpu ? await probeGpu() : "left out by --no-gpu.";
   const legs: Leg[] = ["eager", "sdpa", "flash_attention_2", "my_attention"].map((implementation) => ({
     implementation,
     device: "wasm",
   }));
   if (gpu === null) legs.push({ implementation: "flash_attention_2", device: "webgpu" });
-  else console.log(`No WebGPU leg: ${gpu}.`);
+  else console.log(`No WebGPU leg: ${gpu}`);
 
   const tokens = await relay(model, tokenizer, legs, options);
   const { input_ids } = tokenizer(options.prompt);

@@ -39,13 +39,14 @@ export function canShare(): boolean {
  * @throws {OutOfMemory}
  */
 export function takeMemory(maximum: number): PooledMemory {
-  const fitting = pool.filter((m) => m.maximum === maximum).sort((a, b) => b.touched - a.touched);
+  const shared = canShare();
+  const fitting = pool.filter((m) => m.maximum === maximum && m.shared === shared)
+    .sort((a, b) => b.touched - a.touched);
   const used = fitting[0];
   if (used !== undefined) {
     pool.splice(pool.indexOf(used), 1);
     return used;
   }
-  const shared = canShare();
   const pages = Math.floor(maximum / PAGE);
   try {
     const memory = new WebAssembly.Memory({ initial: Math.min(pages, FIRST_PAGES), maximum: pages, shared });
