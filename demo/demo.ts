@@ -84,7 +84,7 @@ async function main(options: { prompt: string; tokens: number; gpu: boolean }): 
   showTable(rows);
   await model.to("wasm");
   await drawAttention(model, tokenizer, prompt);
-  drawMask(model, prompt.length);
+  drawMask(prompt.length);
   if (rows.some((row) => !row.sameTokens)) {
     throw new Error('The backends disagree: see the column "same tokens"');
   }

@@ -43,7 +43,7 @@ export async function drawAttention(
 }
 
 /** Draws the causal mask of the prompt as a predicate, before any backend formats it. */
-export function drawMask(_model: PreTrainedModel, length: number): void {
+export function drawMask(length: number): void {
   console.log(`\nThe mask of the prompt (■ visible, ⬚ hidden):\n`);
   console.log(maskToString(causal_mask_function, length, length));
 }

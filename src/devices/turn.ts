@@ -32,13 +32,3 @@ export function turn(): Promise<void> {
 export function turnIsDue(): boolean {
   return performance.now() - last > SLICE_MS;
 }
-
-/**
- * Lets the event loop turn if one is due, then honours `signal`.
- *
- * @throws the signal's reason
- */
-export async function breathe(signal?: AbortSignal): Promise<void> {
-  if (turnIsDue()) await turn();
-  signal?.throwIfAborted();
-}

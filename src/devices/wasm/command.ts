@@ -37,8 +37,6 @@ export interface Recorder {
   address(allocation: Allocation): number;
   /** Appends a command to the queue. */
   record(command: Command): void;
-  /** Appends a copy of host bytes to `address` (in order with the commands). */
-  writeBytes(allocation: Allocation, byteOffset: number, data: Uint8Array<ArrayBuffer>): void;
   /** Table index of a function the kernel module exports by name, for hooks such as the softcap tile function. */
   tableIndex(name: string): number;
 }

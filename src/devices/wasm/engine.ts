@@ -183,10 +183,6 @@ export class WasmEngine implements Device, Recorder {
     else this.#queue.push(() => this.#bytes.set(data, at));
   }
 
-  writeBytes(allocation: Allocation, byteOffset: number, data: Uint8Array<ArrayBuffer>): void {
-    this.write(allocation, byteOffset, data);
-  }
-
   tableIndex(name: string): number {
     const index = this.#exports[`${name}_index`];
     if (index === undefined) throw new EngineFailure(`The kernel module exports no function "${name}_index"`);
