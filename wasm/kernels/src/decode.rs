@@ -2,7 +2,7 @@
 //!
 //! Over the naive version: scores never leave the cache (online softmax, Milakov & Gimelshein 2018, as in
 //! FlashAttention-2: unnormalised output, one division at the end), and the query heads that share a key/value head
-//! are the rows of one tile product, so memory is read once for all of them.
+//! are the rows of one tile product (narrow.rs), so memory is read once for all of them.
 use crate::attention::{copy_scaled, fill, Attention};
 use crate::math::{exp2_neg1, log1, Exp2Neg, LN_2, LOG2_E};
 use crate::simd::*;
@@ -83,7 +83,7 @@ unsafe fn block(p: &Attention, scratch: *mut f32, b: usize, kv: usize, first: us
     let mut k0 = lo / TILE * TILE;
     while k0 < hi {
         let n = (p.k_len as usize - k0).min(TILE);
-        keys.scores(q, wide, count, k0, n, scores, TILE);
+        keys.narrow_scores(q, wide, count, k0, n, scores, TILE);
         for r in 0..count {
             let row = &mut *rows.add(r);
             let s = scores.add(r * TILE);
@@ -97,7 +97,7 @@ unsafe fn block(p: &Attention, scratch: *mut f32, b: usize, kv: usize, first: us
                 scale(o.add(r * wide_v), wide_v, alpha);
             }
         }
-        values.weigh(scores, TILE, count, k0, n, o, wide_v);
+        values.narrow_weigh(scores, TILE, count, k0, n, o, wide_v);
         k0 += TILE;
     }
     for r in 0..count {

@@ -89,7 +89,7 @@ unsafe fn nt_panel<E: Element, const MR: usize>(
         for (r, p) in a.iter_mut().enumerate() {
             *p = at(t.a, (i + r).wrapping_mul(t.lda), 4);
         }
-        nt_tile::<E, MR>(&mut acc, a, b, t.k, held);
+        nt_tile::<E, MR, 4>(&mut acc, a, b, t.k, held);
         if t.last {
             for (r, row) in acc.iter().enumerate() {
                 let c = at_mut(t.c, (i + r).wrapping_mul(t.ldc), 4).add(j);
@@ -112,10 +112,10 @@ unsafe fn nt_panel<E: Element, const MR: usize>(
 }
 
 #[inline(always)]
-unsafe fn nt_tile<E: Element, const MR: usize>(
-    acc: &mut [[V; 4]; MR],
+pub unsafe fn nt_tile<E: Element, const MR: usize, const NC: usize>(
+    acc: &mut [[V; NC]; MR],
     a0: [*const f32; MR],
-    b0: [*const u8; 4],
+    b0: [*const u8; NC],
     k: usize,
     held: E::Held,
 ) {
@@ -125,19 +125,19 @@ unsafe fn nt_tile<E: Element, const MR: usize>(
         let end = a0[0].add(whole);
         // A branch after each step, see the module comment.
         loop {
-            nt_step::<E, MR>(acc, &a, &b, 0, held);
+            nt_step::<E, MR, NC>(acc, &a, &b, 0, held);
             if a[0].add(4) == end {
                 break;
             }
-            nt_step::<E, MR>(acc, &a, &b, 4, held);
+            nt_step::<E, MR, NC>(acc, &a, &b, 4, held);
             if a[0].add(8) == end {
                 break;
             }
-            nt_step::<E, MR>(acc, &a, &b, 8, held);
+            nt_step::<E, MR, NC>(acc, &a, &b, 8, held);
             if a[0].add(12) == end {
                 break;
             }
-            nt_step::<E, MR>(acc, &a, &b, 12, held);
+            nt_step::<E, MR, NC>(acc, &a, &b, 12, held);
             a = a.map(|p| p.add(16));
             b = b.map(|p| p.add(16 * E::BYTES));
             if a[0] == end {
@@ -157,10 +157,10 @@ unsafe fn nt_tile<E: Element, const MR: usize>(
 }
 
 #[inline(always)]
-unsafe fn nt_step<E: Element, const MR: usize>(
-    acc: &mut [[V; 4]; MR],
+unsafe fn nt_step<E: Element, const MR: usize, const NC: usize>(
+    acc: &mut [[V; NC]; MR],
     a: &[*const f32; MR],
-    b: &[*const u8; 4],
+    b: &[*const u8; NC],
     i: usize,
     held: E::Held,
 ) {

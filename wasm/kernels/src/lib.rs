@@ -26,6 +26,7 @@ mod math;
 #[cfg(test)]
 mod math_test;
 mod matmul;
+mod narrow;
 mod norm;
 mod outer;
 mod reduce;

@@ -5,6 +5,7 @@
 use crate::attention::{fill, Attention};
 use crate::dot::Nt;
 use crate::dtype::{at, read_f32, size, BFloat, Half, Single, BF16, F32};
+use crate::narrow::Rows;
 use crate::outer::Nn;
 
 /// Keys of one tile: with D = 64 its keys and values take 16 KiB each.
@@ -162,6 +163,86 @@ impl Stream {
                 F32 => t.run::<Single>(),
                 BF16 => t.run::<BFloat>(),
                 _ => t.run::<Half>(),
+            }
+            done += len;
+        }
+    }
+
+    /// As [`Stream::scores`], for few query rows over keys that come from memory.
+    pub unsafe fn narrow_scores(
+        &self,
+        queries: *const f32,
+        ldq: usize,
+        m: usize,
+        j: usize,
+        n: usize,
+        scores: *mut f32,
+        ld: usize,
+    ) {
+        let mut done = 0;
+        while done < n {
+            let (base, len) = self.run(j + done, n - done);
+            let rows = Rows {
+                base,
+                stride: self.row,
+                n: len & !3,
+                width: self.width,
+            };
+            match self.dtype {
+                F32 => rows.scores::<Single>(queries, ldq, m, scores.add(done), ld),
+                BF16 => rows.scores::<BFloat>(queries, ldq, m, scores.add(done), ld),
+                _ => rows.scores::<Half>(queries, ldq, m, scores.add(done), ld),
+            }
+            if rows.n < len {
+                self.scores(
+                    queries,
+                    ldq,
+                    m,
+                    j + done + rows.n,
+                    len - rows.n,
+                    scores.add(done + rows.n),
+                    ld,
+                );
+            }
+            done += len;
+        }
+    }
+
+    /// As [`Stream::weigh`], for few rows of weights over values that come from memory.
+    pub unsafe fn narrow_weigh(
+        &self,
+        weights: *const f32,
+        ldw: usize,
+        m: usize,
+        j: usize,
+        n: usize,
+        out: *mut f32,
+        ld: usize,
+    ) {
+        let mut done = 0;
+        while done < n {
+            let (base, len) = self.run(j + done, n - done);
+            let rows = Rows {
+                base,
+                stride: self.row,
+                n: len & !3,
+                width: self.width,
+            };
+            match self.dtype {
+                F32 => rows.weigh::<Single>(weights.add(done), ldw, m, out, ld),
+                BF16 => rows.weigh::<BFloat>(weights.add(done), ldw, m, out, ld),
+                _ => rows.weigh::<Half>(weights.add(done), ldw, m, out, ld),
+            }
+            if rows.n < len {
+                self.weigh(
+                    weights.add(done + rows.n),
+                    ldw,
+                    m,
+                    j + done + rows.n,
+                    len - rows.n,
+                    out,
+                    ld,
+                );
             }
             done += len;
         }

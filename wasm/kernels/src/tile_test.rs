@@ -1,6 +1,7 @@
 //! The register tiles against plain loops.
 use crate::dot::{part_floats, Nt};
 use crate::dtype::Single;
+use crate::narrow::Rows;
 use crate::outer::{nn8, tn, Nn};
 use crate::simd::{extract, splat};
 
@@ -104,6 +105,48 @@ fn narrow_products_agree_with_loops() {
         for j in 0..8 {
             let sum: f64 = (0..m).map(|x| a[x * k + i] as f64 * c[x * 8 + j] as f64).sum();
             assert!((d[i * 8 + j] as f64 - 1.0 - sum).abs() < 1e-4);
+        }
+    }
+}
+
+#[test]
+fn streamed_products_agree_with_loops_and_do_not_depend_on_their_company() {
+    let (n, width, ld) = (24, 22, 24);
+    let tile = numbers(n * width, 7);
+    let rows = Rows {
+        base: tile.as_ptr() as *const u8,
+        stride: width,
+        n,
+        width,
+    };
+    let a = numbers(7 * width, 8);
+    let w = numbers(7 * n, 9);
+    let run = |m: usize| {
+        let (mut scores, mut out) = (vec![0.0; m * n], vec![1.0; m * ld]);
+        unsafe {
+            rows.scores::<Single>(a.as_ptr(), width, m, scores.as_mut_ptr(), n);
+            rows.weigh::<Single>(w.as_ptr(), n, m, out.as_mut_ptr(), ld);
+        }
+        (scores, out)
+    };
+    let (scores, out) = run(7);
+    for m in 1..7 {
+        let (s, o) = run(m);
+        assert_eq!(s, scores[..m * n]);
+        assert_eq!(o, out[..m * ld]);
+    }
+    for i in 0..7 {
+        for j in 0..n {
+            let sum: f64 = (0..width)
+                .map(|x| a[i * width + x] as f64 * tile[j * width + x] as f64)
+                .sum();
+            assert!((scores[i * n + j] as f64 - sum).abs() < 1e-5);
+        }
+        for x in 0..width {
+            let sum: f64 = (0..n)
+                .map(|j| w[i * n + j] as f64 * tile[j * width + x] as f64)
+                .sum();
+            assert!((out[i * ld + x] as f64 - 1.0 - sum).abs() < 1e-5);
         }
     }
 }
