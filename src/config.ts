@@ -6,6 +6,8 @@
  */
 import { checkFieldName, copyJson, Fields, isRecord, show } from "./config_fields.ts";
 import { AttuneError, InvalidArgument, ModelFileError } from "./errors.ts";
+import { jsonText } from "./hub/json_text.ts";
+import { writeFolder } from "./hub/write.ts";
 
 /**
  * Attention implementations: one name for all parts, null to let each part choose, or names by sub-config,
@@ -217,6 +219,23 @@ export class PretrainedConfig {
     return copy;
   }
 
+  /**
+   * Returns what puts every field and choice of attention back to what they are now.
+   *
+   * @internal
+   */
+  remember(): () => void {
+    const [attn, isCausal, outputAttentions] = [this.#attn, this.#isCausal, this.#outputAttentions];
+    const fields = new Map(Object.entries(this));
+    const parts = Object.values(this.sub_configs).map((part) => part.remember());
+    return () => {
+      [this.#attn, this.#isCausal, this.#outputAttentions] = [attn, isCausal, outputAttentions];
+      for (const key of Object.keys(this)) if (!fields.has(key)) delete this[key];
+      for (const [key, value] of fields) this[key] = value;
+      for (const undo of parts) undo();
+    };
+  }
+
   #adopt(other: PretrainedConfig): void {
     this.#attn = other.#attn;
     this.#file = other.#file;
@@ -236,6 +255,15 @@ export class PretrainedConfig {
     if (this.#isCausal !== null) json["is_causal"] = this.#isCausal;
     if (this.#outputAttentions) json["output_attentions"] = true;
     return json;
+  }
+
+  /**
+   * Writes `config.json` into a folder, which is made where it is missing. The choice of attention is not saved.
+   *
+   * @throws {ModelFileError} when it cannot be written, saying which permission is missing
+   */
+  async save_pretrained(folder: string | URL): Promise<void> {
+    await writeFolder(folder, { "config.json": jsonText(this.toJSON()) });
   }
 }
 

@@ -4,43 +4,44 @@
  * @module
  */
 import { loadConfig } from "./auto_config.ts";
-import { type AttnImplementation, modelType, PretrainedConfig } from "./config.ts";
-import type { DeviceName } from "./devices/device.ts";
+import { type AttnImplementation, PretrainedConfig } from "./config.ts";
+import type { Device, DeviceName } from "./devices/device.ts";
 import { acquire, closeEngine, defaultDevice, openEngine } from "./devices/mod.ts";
 import { settings } from "./devices/settings.ts";
 import { WasmEngine } from "./devices/wasm/engine.ts";
 import { type DType, isFloat } from "./dtype.ts";
 import { InvalidArgument, ModelFileError } from "./errors.ts";
-import { openFolder } from "./hub/files.ts";
+import { loadGenerationConfig } from "./generation/generation_config.ts";
+import { HUB_OPTIONS, type HubOptions, hubOptions, openFiles } from "./hub/open.ts";
+import { DownloadMeter } from "./hub/progress.ts";
+import type { Weights } from "./hub/safetensors.ts";
 import { openWeights } from "./hub/weights.ts";
 import { Parameters } from "./layers/parameter.ts";
-import { loadParameters, type LoadProgress, planMemory } from "./load_parameters.ts";
-import { type Architecture, type BuildModel, MODELS } from "./models/mod.ts";
+import { type LoadOptions, loadParameters, planMemory } from "./load_parameters.ts";
+import type { Architecture, BuildModel } from "./models/mod.ts";
 import { applyImplementation } from "./models/plans.ts";
 import type { PreTrainedModel } from "./models/pretrained.ts";
+import { modelFor, type Task } from "./models/tasks.ts";
 import { warnOnce } from "./notice.ts";
 
 /** Options of `from_pretrained`. */
-export interface FromPretrainedOptions {
+export interface FromPretrainedOptions extends HubOptions {
   /** One name for all parts, or names by sub-config (`""` is all). Default: the library chooses. */
   attn_implementation?: AttnImplementation;
-  /** Used instead of the folder's config.json; it is copied. */
+  /** Used instead of the model's config.json; it is copied. */
   config?: PretrainedConfig;
   /** Type of the weight matrices in memory; `"auto"` (default) keeps the stored type. */
   dtype?: DType | "auto";
   /** Where the model computes; default `"wasm"`. */
   device?: DeviceName;
-  /** Called while weights are read. */
-  progress_callback?: (event: LoadProgress) => void;
-  /** Aborts the loading. */
-  signal?: AbortSignal;
 }
 
-const OPTIONS = ["attn_implementation", "config", "dtype", "device", "progress_callback", "signal"];
+const OPTIONS: readonly string[] = ["attn_implementation", "config", "dtype", "device", ...HUB_OPTIONS];
 
-async function fromPretrained(
-  [task, choose]: Task,
-  folder: string | URL,
+/** Builds the model of a task from its files; see `AutoModel.from_pretrained`. */
+export async function fromPretrained(
+  task: Task,
+  idOrPathOrUrl: string | URL,
   options: FromPretrainedOptions,
 ): Promise<PreTrainedModel> {
   for (const key of Object.keys(options)) {
@@ -50,7 +51,7 @@ async function fromPretrained(
       );
     }
   }
-  const { dtype = "auto", device: place = "wasm", signal, progress_callback } = options;
+  const { dtype = "auto", device: place = "wasm", signal } = options;
   if (dtype !== "auto" && !isFloat(dtype)) {
     throw new InvalidArgument(`Cannot load a model as ${dtype}: expected auto, float32, float16 or bfloat16`);
   }
@@ -58,7 +59,8 @@ async function fromPretrained(
     throw new InvalidArgument(`Cannot load a model on "${String(place)}": expected wasm or webgpu`);
   }
   const read = signal === undefined ? {} : { signal };
-  const files = await openFolder(folder, read);
+  const meter = new DownloadMeter(options.progress_callback);
+  const files = await openFiles(idOrPathOrUrl, { ...hubOptions(options), meter });
   const given = options.config;
   if (given !== undefined && !(given instanceof PretrainedConfig)) {
     throw new InvalidArgument(
@@ -66,44 +68,74 @@ async function fromPretrained(
     );
   }
   const config = given?.clone() ?? await loadConfig(files, read);
-  const architecture = MODELS[modelType(config, Object.keys(MODELS))]!;
-  const build = choose(architecture);
-  if (build === undefined) {
-    const fitting = TASKS.filter(([, of]) => of(architecture) !== undefined).map(([name]) => name);
-    throw new InvalidArgument(
-      `Cannot load ${files.describe()} with ${task}: model type ${
-        String(config["model_type"])
-      } has no such head; use ${fitting.join(" or ")}`,
-    );
-  }
-  const requested = options.attn_implementation ?? config._attn_implementation;
-  applyImplementation(config, requested);
-  const why = requested === null
-    ? "default: nothing was requested"
-    : `attn_implementation=${JSON.stringify(requested)}`;
+  const blueprint = blueprintOf(task, config, options.attn_implementation, files.describe());
+  const generation_config = await loadGenerationConfig(files, read);
   await acquire(place);
   using weights = await openWeights(files, read);
   if (place === "wasm") planMemory(weights, dtype, settings.max_memory);
   const device = place === "wasm" ? openEngine() : defaultDevice(place);
   try {
     const file = files.describe();
-    const tensors = await loadParameters(weights, device, {
-      dtype,
-      file,
-      progress: progress_callback,
-      signal,
-    });
-    const parameters = new Parameters(tensors, prefixOf(architecture, tensors));
-    try {
-      const model = build({ config, parameters, device, why });
-      dropUnused(parameters, architecture, files.describe());
-      return model;
-    } catch (error) {
-      for (const p of parameters) p.tensor[Symbol.dispose]();
-      throw error;
-    }
+    const load = { dtype, file, progress: meter.loading, signal };
+    const model = await buildOn(device, weights, blueprint, load);
+    if (generation_config !== null) model.generation_config = generation_config;
+    return model;
   } catch (error) {
     if (device instanceof WasmEngine) closeEngine(device);
+    throw error;
+  }
+}
+
+/** Which model is built of weights. */
+export interface Blueprint {
+  readonly architecture: Architecture;
+  /** One of the architecture's. */
+  readonly build: BuildModel;
+  readonly config: PretrainedConfig;
+  /** Why the config's attention implementation is what it is. */
+  readonly why: string;
+}
+
+/**
+ * The model of a task, with its attention implementation chosen and written into `config`; `what` is what messages
+ * call the model.
+ *
+ * @throws {InvalidArgument | ModelFileError} for an unknown model type, implementation or sub-config
+ */
+export function blueprintOf(
+  task: Task,
+  config: PretrainedConfig,
+  attn_implementation: AttnImplementation | undefined,
+  what: string,
+): Blueprint {
+  const { architecture, build } = modelFor(task, config, what);
+  const requested = attn_implementation ?? config._attn_implementation;
+  applyImplementation(config, requested);
+  const why = requested === null
+    ? "default: nothing was requested"
+    : `attn_implementation=${JSON.stringify(requested)}`;
+  return { architecture, build, config, why };
+}
+
+/**
+ * Loads weights onto a device and builds the model of them. On an error nothing is left there.
+ *
+ * @throws {ModelFileError | InvalidArgument} for weights that do not fit the config
+ */
+export async function buildOn(
+  device: Device,
+  weights: Weights,
+  { architecture, build, config, why }: Blueprint,
+  load: LoadOptions,
+): Promise<PreTrainedModel> {
+  const loaded = await loadParameters(weights, device, load);
+  const parameters = new Parameters(loaded, prefixOf(architecture, loaded));
+  try {
+    const model = build({ config, parameters, device, why });
+    dropUnused(parameters, architecture, load.file);
+    return model;
+  } catch (error) {
+    parameters.dispose();
     throw error;
   }
 }
@@ -115,10 +147,10 @@ function prefixOf({ prefix }: Architecture, tensors: ReadonlyMap<string, unknown
   return names.some((name) => name.startsWith(prefix)) ? prefix : "";
 }
 
-function dropUnused(parameters: Parameters, { unused: expected = [] }: Architecture, where: string): void {
-  const surprising = parameters.dropUnused().filter((name) =>
-    !name.endsWith("rotary_emb.inv_freq") && !expected.some((start) => name.startsWith(start))
-  );
+function dropUnused(parameters: Parameters, { unused = [], kept = [] }: Architecture, where: string): void {
+  const begins = (name: string, starts: readonly string[]) => starts.some((start) => name.startsWith(start));
+  const dropped = parameters.dropUnused((name) => begins(name, kept));
+  const surprising = dropped.filter((name) => !name.endsWith("rotary_emb.inv_freq") && !begins(name, unused));
   if (surprising.length > 0) {
     const shown = surprising.slice(0, 5).join(", ");
     warnOnce(
@@ -129,63 +161,3 @@ function dropUnused(parameters: Parameters, { unused: expected = [] }: Architect
     );
   }
 }
-
-type Task = readonly [name: string, choose: (architecture: Architecture) => BuildModel | undefined];
-
-/** What the loaders are called, and which model of an architecture each of them builds. */
-const TASKS: readonly Task[] = [
-  ["AutoModel", (a) => a.base],
-  ["AutoModelForCausalLM", (a) => a.causal_lm],
-  ["AutoModelForImageTextToText", (a) => a.image_text_to_text],
-];
-
-/** A loader of one kind of models. */
-export interface AutoClass {
-  /** Loads a local model folder: `config.json` and safetensors. */
-  from_pretrained(folder: string | URL, options?: FromPretrainedOptions): Promise<PreTrainedModel>;
-}
-
-/** Loads models without a head. */
-export const AutoModel: AutoClass = {
-  /**
-   * Loads a local model folder: `config.json` and safetensors.
-   *
-   * @throws {ModelFileError} for missing or malformed files
-   * @throws {InvalidArgument} for an unknown option, implementation or sub-config
-   * @throws {OutOfMemory} when the weights do not fit, before anything is read
-   * @throws {DeviceUnavailable} when the device does not exist here
-   */
-  async from_pretrained(folder: string | URL, options: FromPretrainedOptions = {}): Promise<PreTrainedModel> {
-    return await fromPretrained(TASKS[0]!, folder, options);
-  },
-};
-
-/** Loads models that predict the next token. */
-export const AutoModelForCausalLM: AutoClass = {
-  /**
-   * Loads a local model folder: `config.json` and safetensors.
-   *
-   * @throws {ModelFileError} for missing or malformed files
-   * @throws {InvalidArgument} for an unknown option, implementation or sub-config
-   * @throws {OutOfMemory} when the weights do not fit, before anything is read
-   * @throws {DeviceUnavailable} when the device does not exist here
-   */
-  async from_pretrained(folder: string | URL, options: FromPretrainedOptions = {}): Promise<PreTrainedModel> {
-    return await fromPretrained(TASKS[1]!, folder, options);
-  },
-};
-
-/** Loads models that continue text about images. */
-export const AutoModelForImageTextToText: AutoClass = {
-  /**
-   * Loads a local model folder: `config.json` and safetensors.
-   *
-   * @throws {ModelFileError} for missing or malformed files
-   * @throws {InvalidArgument} for an unknown option, implementation or sub-config
-   * @throws {OutOfMemory} when the weights do not fit, before anything is read
-   * @throws {DeviceUnavailable} when the device does not exist here
-   */
-  async from_pretrained(folder: string | URL, options: FromPretrainedOptions = {}): Promise<PreTrainedModel> {
-    return await fromPretrained(TASKS[2]!, folder, options);
-  },
-};

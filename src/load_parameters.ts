@@ -6,20 +6,12 @@
 import { convertTo, type DType, HOST_BYTES, hostView, isFloat, present } from "./dtype.ts";
 import type { Device } from "./devices/device.ts";
 import { OutOfMemory } from "./errors.ts";
+import type { LoadProgress } from "./hub/progress.ts";
 import type { LoadableTensor, Weights } from "./hub/safetensors.ts";
+import type { Weight } from "./layers/parameter.ts";
 import { Tensor } from "./tensor.ts";
 
-/** How loading reports where it is. */
-export interface LoadProgress {
-  /** What happens now. */
-  readonly status: "progress" | "done";
-  /** What is loaded. */
-  readonly file: string;
-  /** Bytes so far. */
-  readonly loaded: number;
-  /** Bytes in all. */
-  readonly total: number;
-}
+export type { LoadProgress } from "./hub/progress.ts";
 
 /** Options of {@linkcode loadParameters}. */
 export interface LoadOptions {
@@ -33,11 +25,10 @@ export interface LoadOptions {
 /** Room for activations, scratch and the first part of a cache, beside the weights. */
 const WORKSPACE = 64 * 2 ** 20;
 
-/** Type a tensor has in memory: matrices keep theirs, vectors (norms, biases) are float32, which costs nothing. */
-function memoryType(tensor: LoadableTensor, dtype: DType | "auto"): DType {
-  if (!isFloat(tensor.dtype)) return tensor.dtype;
-  if (tensor.shape.length < 2) return "float32";
-  return dtype === "auto" ? tensor.dtype : dtype;
+/** Type a weight has in memory: matrices keep theirs, vectors (norms, biases) are float32, which costs nothing. */
+export function memoryType(stored: DType, shape: readonly number[], dtype: DType | "auto" = "auto"): DType {
+  if (shape.length < 2) return "float32";
+  return dtype === "auto" ? stored : dtype;
 }
 
 /** The tensors a model can be built from: floating point ones. */
@@ -53,7 +44,10 @@ function wanted(weights: Weights): LoadableTensor[] {
  * @throws {OutOfMemory} when they do not fit an engine of `maximum` bytes
  */
 export function planMemory(weights: Weights, dtype: DType | "auto", maximum: number): number {
-  const bytes = wanted(weights).reduce((n, t) => n + elements(t) * HOST_BYTES[memoryType(t, dtype)], 0);
+  const bytes = wanted(weights).reduce(
+    (n, t) => n + elements(t) * HOST_BYTES[memoryType(t.dtype, t.shape, dtype)],
+    0,
+  );
   if (bytes + WORKSPACE > maximum) {
     const mib = (n: number) => `${Math.ceil(n / 2 ** 20)} MiB`;
     throw new OutOfMemory(
@@ -73,17 +67,20 @@ export async function loadParameters(
   weights: Weights,
   device: Device,
   options: LoadOptions,
-): Promise<Map<string, Tensor>> {
+): Promise<Map<string, Weight>> {
   const { dtype, file, progress, signal } = options;
   const list = wanted(weights);
-  const tensors = new Map<string, Tensor>();
+  const parameters = new Map<string, Required<Weight>>();
   const total = list.reduce((n, t) => n + t.bytes, 0);
   let loaded = 0;
   try {
-    for (const t of list) tensors.set(t.name, Tensor.empty(device, memoryType(t, dtype), t.shape));
+    for (const t of list) {
+      const tensor = Tensor.empty(device, memoryType(t.dtype, t.shape, dtype), t.shape);
+      parameters.set(t.name, { tensor, stored: dtype === "auto" ? t.dtype : dtype });
+    }
     const sink = async (chunk: Uint8Array, byteOffset: number, t: LoadableTensor) => {
       signal?.throwIfAborted();
-      const target = tensors.get(t.name)!;
+      const target = parameters.get(t.name)!.tensor;
       const at = byteOffset / HOST_BYTES[t.dtype] * device.elementBytes(target.dtype);
       device.write(target.storage.on(device), at, encode(chunk, t.dtype, target.dtype, device));
       // Keeps what waits in a recording device to one chunk.
@@ -93,9 +90,9 @@ export async function loadParameters(
     };
     await weights.stream(list.map((t) => t.name), sink, signal === undefined ? {} : { signal });
     progress?.({ status: "done", file, loaded: total, total });
-    return tensors;
+    return parameters;
   } catch (error) {
-    for (const t of tensors.values()) t[Symbol.dispose]();
+    for (const { tensor } of parameters.values()) tensor[Symbol.dispose]();
     throw error;
   }
 }

@@ -1,8 +1,8 @@
 /**
  * The files of one model, by name.
  *
- * A local folder is the first kind. Files behind a URL or a hub id are another implementation of
- * {@linkcode ModelFiles}: everything above reads JSON and byte sources by name and does not know from where.
+ * A local folder is one kind, files behind a URL or a hub id are another (`remote.ts`): everything above reads JSON
+ * and byte sources by name and does not know from where.
  *
  * @module
  */
@@ -30,6 +30,8 @@ export interface ModelFiles {
    * @throws {ModelFileError} when it is missing or may not be read.
    */
   source(name: string, options?: ReadOptions): Promise<ByteSource>;
+  /** Fetches files that will be opened next, several at once, where they have to be fetched. */
+  prepare(names: readonly string[], options?: ReadOptions): Promise<void>;
   /** What error messages call the whole, e.g. the folder's path. */
   describe(): string;
 }
@@ -137,8 +139,15 @@ class Folder implements ModelFiles {
 
   async json(name: string, maxBytes: number = MAX_CONFIG_BYTES, options: ReadOptions = {}): Promise<unknown> {
     using source = await this.source(name, options);
-    return parseJson(await readText(source, maxBytes, options), source.name);
+    return await readJson(source, maxBytes, options);
   }
+
+  async prepare(): Promise<void> {}
+}
+
+/** Reads and parses JSON of at most `maxBytes`. */
+export async function readJson(source: ByteSource, maxBytes: number, options: ReadOptions): Promise<unknown> {
+  return parseJson(await readText(source, maxBytes, options), source.name);
 }
 
 /** The first names in a folder, for an error message. */
@@ -156,7 +165,7 @@ async function listing(folder: string | URL): Promise<string> {
   return names.length > 20 ? `${names.slice(0, 20).join(", ")}, …` : names.join(", ");
 }
 
-async function readText(source: ByteSource, maxBytes: number, options: ReadOptions): Promise<string> {
+export async function readText(source: ByteSource, maxBytes: number, options: ReadOptions): Promise<string> {
   if (source.size > maxBytes) {
     throw new ModelFileError(
       `Cannot read ${source.name}: expected at most ${maxBytes} bytes, it has ${source.size}`,

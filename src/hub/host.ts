@@ -49,6 +49,22 @@ export interface SafetensorsHeader {
   readonly tensors: readonly HeaderEntry[];
 }
 
+/** Most tensors of one file; the largest published ones have some ten thousand. */
+const MAX_TENSORS = 2 ** 17;
+
+/** Counts objects up to `most` in JSON that may be malformed: what is quoted does not count. */
+function countObjects(json: Uint8Array, most: number): number {
+  const [quote, backslash, brace] = [0x22, 0x5c, 0x7b];
+  let count = 0, quoted = false;
+  for (let i = 0; i < json.length && count <= most; i++) {
+    const byte = json[i];
+    if (byte === quote) quoted = !quoted;
+    else if (quoted && byte === backslash) i++;
+    else if (!quoted && byte === brace) count++;
+  }
+  return count;
+}
+
 /**
  * Checks the JSON header of a safetensors file with `dataBytes` bytes of data after it.
  *
@@ -59,6 +75,10 @@ export function checkSafetensorsHeader(
   dataBytes: number,
   file: string,
 ): SafetensorsHeader {
+  // Beside the tensors' objects there are the header's own and that of the metadata.
+  if (countObjects(header, MAX_TENSORS + 2) > MAX_TENSORS + 2) {
+    throw new ModelFileError(`Cannot read ${file} as safetensors: it has more than ${MAX_TENSORS} tensors`);
+  }
   let json: string;
   try {
     json = hostModule().check_safetensors_header(header, dataBytes);

@@ -3,8 +3,11 @@
  *
  * @module
  */
-import type { DType } from "../dtype.ts";
+import { convertTo, type DType, present } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
+import { reshape, slice } from "../ops/shape.ts";
+import { tidy } from "../scope.ts";
+import type { Tensor } from "../tensor.ts";
 import { checkSafetensorsHeader } from "./host.ts";
 import { STORED_DTYPES } from "./safetensors.ts";
 
@@ -128,4 +131,48 @@ export function writeSafetensors(
     at += view.byteLength;
   }
   return file;
+}
+
+/** A tensor to write from wherever it lies. */
+export interface StreamedTensor {
+  readonly name: string;
+  /** Type in the file, to which the elements are converted. */
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  /** The tensor, which belongs to the caller. */
+  readonly open: () => Tensor;
+}
+
+/** Elements that are read from a device at once. */
+const CHUNK = 2 ** 20;
+
+/**
+ * The bytes of a safetensors file in order, a part of a tensor at a time: no more is ever on the host. `written` is told
+ * the bytes of every part once it was taken.
+ *
+ * @throws {InvalidArgument} when a name, shape or metadata entry cannot be written
+ */
+export async function* streamSafetensors(
+  tensors: readonly StreamedTensor[],
+  metadata: Readonly<Record<string, string>> = {},
+  written: (bytes: number) => void = () => {},
+): AsyncGenerator<Uint8Array> {
+  const byName = new Map(tensors.map((t) => [t.name, t]));
+  const { head, order } = layoutSafetensors(Object.fromEntries(byName), metadata);
+  yield head;
+  for (const name of order) {
+    const { dtype, open } = byName.get(name)!;
+    using whole = open();
+    using flat = tidy(() => reshape(whole, [whole.size]));
+    for (let from = 0; from < flat.size; from += CHUNK) {
+      using part = slice(flat, 0, from, Math.min(flat.size, from + CHUNK));
+      const raw = await part.raw();
+      const values = part.dtype === dtype
+        ? raw
+        : convertTo(dtype, present(part.dtype, raw) as ArrayLike<number>);
+      const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+      yield bytes;
+      written(bytes.byteLength);
+    }
+  }
 }

@@ -7,6 +7,11 @@
  */
 import { ModelFileError } from "../errors.ts";
 
+/** Whether this runtime has files. Browsers and edge workers have none. */
+export function hasFileSystem(): boolean {
+  return typeof Deno !== "undefined";
+}
+
 /** What a read may be given. */
 export interface ReadOptions {
   /** Rejects with the signal's reason before the next read starts. */
@@ -64,12 +69,15 @@ export function bytesSource(bytes: Uint8Array, name = "<bytes>"): ByteSource {
 }
 
 /**
- * Opens a local file.
+ * Opens a local file. `name` is what error messages call it, its path unless told otherwise.
  *
  * @throws {ModelFileError} when it is missing, not a regular file, or may not be read.
  */
-export async function fileSource(path: string | URL, options: ReadOptions = {}): Promise<ByteSource> {
-  const name = showPath(path);
+export async function fileSource(
+  path: string | URL,
+  options: ReadOptions = {},
+  name: string = showPath(path),
+): Promise<ByteSource> {
   options.signal?.throwIfAborted();
   let file: Deno.FsFile;
   let info: Deno.FileInfo;

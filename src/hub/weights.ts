@@ -17,10 +17,12 @@ import {
 } from "./safetensors.ts";
 import type { ReadOptions } from "./source.ts";
 
-const SINGLE = "model.safetensors";
-const INDEX = "model.safetensors.index.json";
+/** Weights in one file. */
+export const SINGLE = "model.safetensors";
+/** Which of several files has which weight. */
+export const INDEX = "model.safetensors.index.json";
 /** File handles are few; the largest published models have a few hundred shards. */
-const MAX_SHARDS = 512;
+export const MAX_SHARDS = 512;
 
 /**
  * Opens a model's weights: `model.safetensors`, else the shards that `model.safetensors.index.json` lists.
@@ -38,6 +40,7 @@ export async function openWeights(files: ModelFiles, options: ReadOptions = {}):
     await files.json(INDEX, MAX_TOKENIZER_BYTES, options),
     `${files.describe()}/${INDEX}`,
   );
+  await files.prepare([...new Set(index.values())], options);
   const shards = new Map<string, SafetensorsFile>();
   try {
     for (const shard of new Set(index.values())) {

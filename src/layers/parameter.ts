@@ -3,38 +3,63 @@
  *
  * @module
  */
+import type { Device } from "../devices/device.ts";
+import type { DType } from "../dtype.ts";
 import { ModelFileError } from "../errors.ts";
-import type { Tensor } from "../tensor.ts";
+import { Tensor } from "../tensor.ts";
 
 /** One weight. `tensor` changes when the model moves to another device. */
 export interface Parameter {
   readonly name: string;
   tensor: Tensor;
+  /** Type it has in a file; in memory vectors are wider. */
+  readonly stored: DType;
   /** Undoes what was done to the weight when the model was built, for saving it; absent where nothing was. */
   restore?: (tensor: Tensor) => Tensor;
 }
+
+/** A weight as {@linkcode Parameters} takes it over. */
+export interface Weight {
+  readonly tensor: Tensor;
+  /** Type it has in a file; default: that of the tensor. */
+  readonly stored?: DType;
+}
+
+/** Makes the weight `name` of a new model when a layer asks for it. */
+export type MakeWeight = (name: string, shape: readonly number[]) => Weight;
 
 /** All weights of a model by their name in the checkpoint. */
 export class Parameters {
   #all = new Map<string, Parameter>();
   #taken = new Set<string>();
   readonly #prefix: string;
+  readonly #make: MakeWeight | null;
 
-  /** Holds `tensors`; `prefix` is put before every name a layer asks for. */
-  constructor(tensors: ReadonlyMap<string, Tensor>, prefix = "") {
-    for (const [name, tensor] of tensors) this.#all.set(name, { name, tensor });
+  /**
+   * Holds the weights of a checkpoint, or those that `make` makes as they are asked for; `prefix` is put before every
+   * name a layer asks for.
+   */
+  constructor(weights: ReadonlyMap<string, Weight> | MakeWeight, prefix = "") {
+    this.#make = typeof weights === "function" ? weights : null;
+    if (typeof weights !== "function") { for (const [name, weight] of weights) this.#add(name, weight); }
     this.#prefix = prefix;
+  }
+
+  #add(name: string, { tensor, stored = tensor.dtype }: Weight): Parameter {
+    const parameter = { name, tensor, stored };
+    this.#all.set(name, parameter);
+    return parameter;
   }
 
   /** The same weights, asked for without `prefix.` before their names. */
   under(prefix: string): Parameters {
-    const inner = new Parameters(new Map(), `${this.#prefix}${prefix}.`);
+    const inner = new Parameters(this.#make ?? new Map(), `${this.#prefix}${prefix}.`);
     inner.#all = this.#all;
     inner.#taken = this.#taken;
     return inner;
   }
 
-  /** Whether the checkpoint has a weight. */
+  /** Whether the checkpoint has a weight. A new model has those it was asked for. */
   has(name: string): boolean {
     return this.#all.has(this.#prefix + name);
   }
@@ -55,8 +80,9 @@ export class Parameters {
 
   /** As {@linkcode Parameters.take}, for a weight outside the prefix. */
   takeAbsolute(full: string, shape: readonly number[]): Parameter {
-    const found = this.#all.get(full);
-    if (found === undefined) {
+    const found = this.#all.get(full) ??
+      (this.#make === null ? null : this.#add(full, this.#make(full, shape)));
+    if (found === null) {
       throw new ModelFileError(
         `Cannot build the model: weight "${full}" [${shape}] is missing from the checkpoint`,
       );
@@ -71,14 +97,45 @@ export class Parameters {
     return found;
   }
 
-  /** Disposes weights of the checkpoint that no layer took, and returns their names. */
-  dropUnused(): string[] {
-    const unused = [...this.#all.keys()].filter((name) => !this.#taken.has(name));
+  /** Disposes weights of the checkpoint that no layer took and `keep` does not name, and returns the names. */
+  dropUnused(keep: (name: string) => boolean = () => false): string[] {
+    const unused = [...this.#all.keys()].filter((name) => !this.#taken.has(name) && !keep(name));
     for (const name of unused) {
       this.#all.get(name)!.tensor[Symbol.dispose]();
       this.#all.delete(name);
     }
     return unused;
+  }
+
+  /**
+   * Copies every weight to another device and returns what puts the copies into the boxes. On an error nothing has
+   * changed, and no copy stays.
+   */
+  async copyTo(device: Device): Promise<() => void> {
+    const copies: [Parameter, Tensor][] = [];
+    try {
+      for (const parameter of this) {
+        const host = await parameter.tensor.raw();
+        const there = Tensor.empty(device, parameter.tensor.dtype, parameter.tensor.shape);
+        copies.push([parameter, there]);
+        device.write(there.storage.on(device), 0, device.encode(there.dtype, host));
+        await device.flush();
+      }
+    } catch (error) {
+      for (const [, copy] of copies) copy[Symbol.dispose]();
+      throw error;
+    }
+    return () => {
+      for (const [parameter, copy] of copies) {
+        parameter.tensor[Symbol.dispose]();
+        parameter.tensor = copy;
+      }
+    };
+  }
+
+  /** Gives every weight back. */
+  dispose(): void {
+    for (const { tensor } of this) tensor[Symbol.dispose]();
   }
 
   /** Every weight. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { PAGED_KEYS, pagedCache } from "../attention/paged.ts";
 import type { SDPBackend } from "../attention/sdpa_kernel.ts";
 import type { AttentionKwargs } from "../attention/types.ts";
 import type { Cache } from "../cache/cache.ts";
@@ -10,6 +11,7 @@ import { DynamicCache } from "../cache/dynamic.ts";
 import type { PretrainedConfig } from "../config.ts";
 import type { DeviceName } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
+import type { AttentionMask, MaskArgs } from "../masks/types.ts";
 import { Tensor } from "../tensor.ts";
 import {
   checkEmbeds,
@@ -20,7 +22,22 @@ import {
   ownCopy,
   positionsOf,
 } from "./inputs.ts";
-import { Plans } from "./plans.ts";
+import { ATTENTION_TAP, Plans, type Tapped } from "./plans.ts";
+
+/**
+ * Key of a forward's inputs that only this library uses: builds the masks from a mask (B, past + N) or none, instead of
+ * the builders the model would choose.
+ */
+export const CREATE_MASKS: unique symbol = Symbol("create masks");
+
+/** Makes a mask for all layers, or masks by layer type. */
+export type CreateMasks = (args: MaskArgs) => AttentionMask | Record<string, AttentionMask>;
+
+/** Inputs that may bring a builder. */
+export interface WithCreateMasks {
+  /** Builds the masks of this forward. */
+  readonly [CREATE_MASKS]?: CreateMasks | undefined;
+}
 
 /** What a model says of itself before its forwards. */
 export interface Signature {
@@ -46,6 +63,8 @@ export interface Call {
   readonly inputs_embeds: Tensor | null;
   /** As given, for the mask builders. */
   readonly attention_mask: ForwardInputs["attention_mask"];
+  /** Builds the masks, or null for the builders the model chooses. */
+  readonly create_masks: CreateMasks | null;
   /** Whether the caller gave positions: only then can they mean packed sequences. */
   readonly position_ids: Tensor | null;
   /** (B, N) int32. */
@@ -54,6 +73,8 @@ export interface Call {
   /** Tokens the cache holds. */
   readonly past: number;
   readonly cache: Cache | null;
+  /** Whether attention reads the past from a cache of pages, which tells sequences apart where no mask is given. */
+  readonly paged: boolean;
   readonly is_causal: boolean | null;
   readonly plans: Plans;
   /** What layers that know nothing of the text pass to their attention function. */
@@ -74,14 +95,19 @@ export interface Call {
  */
 export function prepareCall(
   model: Signature,
-  inputs: ForwardInputs,
+  inputs: ForwardInputs & Tapped & WithCreateMasks,
   sdpa_backends: readonly SDPBackend[],
 ): Call {
   if ((inputs.input_ids === undefined) === (inputs.inputs_embeds === undefined)) {
     throw new InvalidArgument("Cannot run the model: expected exactly one of input_ids and inputs_embeds");
   }
-  const plans = new Plans(model.config);
-  const extra = extraKwargs(inputs, [...FORWARD_KEYS, ...model.input_keys], plans.custom);
+  const plans = new Plans(model.config, inputs[ATTENTION_TAP]);
+  const paged_keys = plans.paged ? PAGED_KEYS : [];
+  const extra = extraKwargs(inputs, [...FORWARD_KEYS, ...model.input_keys, ...paged_keys], plans.custom);
+  const paged_kwargs = Object.fromEntries(
+    paged_keys.filter((key) => inputs[key] !== undefined).map((key) => [key, inputs[key]]),
+  );
+  const paged = pagedCache(paged_kwargs) !== null;
   const ids = inputs.input_ids === undefined ? null : checkIds(inputs.input_ids, model.vocab_size);
   const embeds = inputs.inputs_embeds === undefined
     ? null
@@ -100,7 +126,7 @@ export function prepareCall(
   const is_causal = model.is_encoder ? null : inputs.is_causal ?? text_config.is_causal ?? config.is_causal;
   // What can be refused is refused before a cache is made.
   positionsOf(inputs.position_ids, batch, length, 0);
-  const cache = cacheOf(model, inputs);
+  const cache = paged ? withoutCache(inputs) : cacheOf(model, inputs);
   const past = cache?.get_query_offset() ?? 0;
   const { rows, ids: positions } = positionsOf(inputs.position_ids, batch, length, past);
   const spread = rows === batch
@@ -115,16 +141,19 @@ export function prepareCall(
     input_ids: ids === null ? null : ownCopy(ids, model.device),
     inputs_embeds: embeds,
     attention_mask: inputs.attention_mask ?? null,
+    create_masks: inputs[CREATE_MASKS] ?? null,
     position_ids,
     positions: Tensor.ofHost(spread, "int32", [batch, length], model.device),
     last_position: positions.reduce((a, b) => Math.max(a, b), 0),
     past,
     cache,
+    paged,
     is_causal,
     plans,
     shared_kwargs,
     kwargs: {
       ...shared_kwargs,
+      ...paged_kwargs,
       position_ids,
       use_cache: cache !== null,
       ...(is_causal === null ? {} : { is_causal }),
@@ -148,6 +177,14 @@ function cacheOf(model: Signature, inputs: ForwardInputs): Cache | null {
     `Cannot run a ${
       String(model.config["model_type"])
     } model with past_key_values: it reads a whole text at once and keeps no cache`,
+  );
+}
+
+/** No second cache beside one of pages. */
+function withoutCache({ past_key_values }: ForwardInputs): null {
+  if (past_key_values === undefined || past_key_values === null) return null;
+  throw new InvalidArgument(
+    "Cannot run the model with both cache and past_key_values: a paged cache holds the whole past",
   );
 }
 

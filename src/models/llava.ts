@@ -7,7 +7,6 @@
 import type { PretrainedConfig } from "../config.ts";
 import { isFloat } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
-import { generate, type GenerateOptions } from "../generation/generate.ts";
 import { Linear } from "../layers/linear.ts";
 import { MLP } from "../layers/mlp.ts";
 import type { Parameters } from "../layers/parameter.ts";
@@ -199,27 +198,6 @@ export class LlavaForConditionalGeneration extends LlavaModel {
   /** A head predicts tokens. */
   override can_generate(): boolean {
     return true;
-  }
-
-  /**
-   * As for other models; `pixel_values` (images, C, H, W) are read with the prompt, and once: later tokens find them in
-   * the cache.
-   *
-   * @throws {InvalidArgument} for options that do not fit
-   */
-  override async generate(options: GenerateOptions & { pixel_values?: Tensor }): Promise<Tensor> {
-    const { pixel_values, ...rest } = options;
-    let prompt = pixel_values === undefined ? {} : { pixel_values };
-    return await generate({
-      config: this.text_config,
-      vocab_size: this.vocab_size,
-      can_generate: () => true,
-      forward: async (inputs) => {
-        const first = prompt;
-        prompt = {};
-        return await this.forward({ ...inputs, ...first });
-      },
-    }, rest);
   }
 
   protected override async compute(call: Call): Promise<ForwardOutput> {

@@ -57,6 +57,8 @@ export class LayerMasks implements Disposable {
       if (isMaskRecord(given)) {
         checkRecord(given, distinct);
         for (const type of distinct) masks.#masks.set(type, given[type] ?? null);
+      } else if (call.paged && (given ?? null) === null) {
+        for (const type of distinct) masks.#masks.set(type, null);
       } else {
         const args: MaskArgs = {
           config,
@@ -66,13 +68,22 @@ export class LayerMasks implements Disposable {
           position_ids: call.position_ids,
           is_causal: call.is_causal,
         };
-        for (const type of distinct) masks.#masks.set(type, BUILDERS[type as LayerType](args));
+        if (call.create_masks === null) {
+          for (const type of distinct) masks.#masks.set(type, BUILDERS[type as LayerType](args));
+        } else masks.#take(call.create_masks(args), distinct);
       }
     } catch (error) {
       masks.#disposeBut(given);
       throw error;
     }
     return await masks.#own(given, device);
+  }
+
+  /** Takes masks that were built for this forward: by layer type, or one for all. */
+  #take(made: AttentionMask | Record<string, AttentionMask>, types: readonly string[]): void {
+    const byType = isMaskRecord(made) ? made : Object.fromEntries(types.map((type) => [type, made]));
+    checkRecord(byType, types);
+    for (const type of types) this.#masks.set(type, byType[type] ?? null);
   }
 
   /** Makes every mask one that the forward may dispose: the caller's are copied, and those of another device moved. */

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { attentionFunction, builtinOf } from "../attention/builtin.ts";
+import { attentionFunction, builtinOf, modelAttentionFunction, withoutPages } from "../attention/builtin.ts";
+import type { AttentionFunction } from "../attention/types.ts";
 import type { AttnImplementation, PretrainedConfig } from "../config.ts";
 import type { AttentionPlan } from "../layers/attention.ts";
 
@@ -16,24 +17,42 @@ export interface AttentionLayer {
   readonly config: PretrainedConfig;
 }
 
+/** Puts a function around the attention function of every part, for one forward: to look at its calls. */
+export type AttentionTap = (forward: AttentionFunction, implementation: string) => AttentionFunction;
+
+/** Key of a forward's inputs that only this library uses. */
+export const ATTENTION_TAP: unique symbol = Symbol("attention tap");
+
+/** Inputs that may bring a tap. */
+export interface Tapped {
+  /** Around every attention function of this forward. */
+  readonly [ATTENTION_TAP]?: AttentionTap | undefined;
+}
+
 /** The attention functions of a config and its sub-configs at one moment: a swap replaces names, not what runs. */
 export class Plans {
   readonly #plans = new Map<PretrainedConfig, AttentionPlan>();
   /** A function of the user's among them, by name, or null. */
   readonly custom: string | null;
+  /** Whether a built-in `paged|` implementation is among them, which reads arguments of its own. */
+  readonly paged: boolean;
 
   /**
    * Looks all parts up.
    *
    * @throws {InvalidArgument} for a name nobody registered
    */
-  constructor(config: PretrainedConfig) {
+  constructor(config: PretrainedConfig, tap: AttentionTap = (forward) => forward) {
     for (const part of partsOf(config)) {
       const implementation = part._attn_implementation ?? DEFAULT_IMPLEMENTATION;
-      this.#plans.set(part, { implementation, forward: attentionFunction(implementation) });
+      this.#plans.set(part, {
+        implementation,
+        forward: tap(modelAttentionFunction(implementation), implementation),
+      });
     }
     const names = [...this.#plans.values()].map((p) => p.implementation);
-    this.custom = names.find((name) => builtinOf(name) === undefined) ?? null;
+    this.custom = names.find((name) => builtinOf(withoutPages(name)) === undefined) ?? null;
+    this.paged = names.some((name) => name !== withoutPages(name));
   }
 
   /** The plan of one part, which is the config given or one of its sub-configs. */

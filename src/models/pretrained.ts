@@ -10,45 +10,34 @@ import type { Device, DeviceName } from "../devices/device.ts";
 import { acquire, closeEngine, defaultDevice, openEngine } from "../devices/mod.ts";
 import { WasmEngine } from "../devices/wasm/engine.ts";
 import { InvalidArgument } from "../errors.ts";
-import { generate, type GenerateOptions } from "../generation/generate.ts";
+import type { GenerateOptions } from "../generation/generate.ts";
+import { GenerationMixin } from "../generation/mixin.ts";
 import type { Parameters } from "../layers/parameter.ts";
 import { warnOnce } from "../notice.ts";
-import { Tensor } from "../tensor.ts";
 import { type Call, prepareCall, releaseCall } from "./call.ts";
 import { checkCache, disposeOutput, type ForwardInputs, type ForwardOutput } from "./inputs.ts";
+import type { AttentionReportRow, ModelParts } from "./parts.ts";
 import { applyImplementation, type AttentionLayer, DEFAULT_IMPLEMENTATION } from "./plans.ts";
+import { savePretrained, type SavePretrainedOptions } from "./save_pretrained.ts";
 import { Turns } from "./turns.ts";
 
-export type { ForwardInputs, ForwardOutput, GenerateOptions };
-
-/** One row of {@linkcode PreTrainedModel.attention_report}. */
-export interface AttentionReportRow {
-  /** Name of the layer. */
-  readonly layer: string;
-  /** Its attention implementation. */
-  readonly implementation: string;
-  /** Where it computes. */
-  readonly device: DeviceName;
-  /** What led to this choice. */
-  readonly why: string;
-}
-
-/** What a model is built from. */
-export interface ModelParts {
-  readonly config: PretrainedConfig;
-  readonly parameters: Parameters;
-  readonly device: Device;
-  /** Why the config's attention implementation is what it is. */
-  readonly why?: string;
-}
+export type {
+  AttentionReportRow,
+  ForwardInputs,
+  ForwardOutput,
+  GenerateOptions,
+  ModelParts,
+  SavePretrainedOptions,
+};
 
 /** Base class of models: forward, generate, swapping attention, moving between devices, disposal. */
-export abstract class PreTrainedModel implements AsyncDisposable {
+export abstract class PreTrainedModel extends GenerationMixin implements AsyncDisposable {
   /** The configuration this model runs with; `_attn_implementation` is the active implementation. */
   readonly config: PretrainedConfig;
   readonly #parameters: Parameters;
   #device: Device;
   #why: string;
+  readonly #class_name: string;
   readonly #turns = new Turns();
   #disposed = false;
 
@@ -58,14 +47,14 @@ export abstract class PreTrainedModel implements AsyncDisposable {
    * @internal
    */
   constructor(parts: ModelParts) {
+    super(parts.config);
     this.config = parts.config;
     this.#parameters = parts.parameters;
     this.#device = parts.device;
     this.#why = parts.why ?? "chosen by the library: nothing was requested";
+    this.#class_name = parts.class_name ?? new.target.name;
   }
 
-  /** Number of tokens in the vocabulary. */
-  abstract readonly vocab_size: number;
   /** Width of the hidden states. */
   abstract readonly hidden_size: number;
   /**
@@ -98,11 +87,6 @@ export abstract class PreTrainedModel implements AsyncDisposable {
    */
   get text_config(): PretrainedConfig {
     return this.config;
-  }
-
-  /** Whether the model has a language-modelling head. */
-  can_generate(): boolean {
-    return false;
   }
 
   /**
@@ -185,17 +169,6 @@ export abstract class PreTrainedModel implements AsyncDisposable {
   }
 
   /**
-   * Generates tokens after `input_ids` (B, N): greedy by default, sampling with `do_sample`. Returns (B, N + new)
-   * int64; rows that end early are padded.
-   *
-   * @throws {InvalidArgument} for options that do not fit
-   * @throws the signal's reason when aborted
-   */
-  async generate(options: GenerateOptions): Promise<Tensor> {
-    return await generate(this, options);
-  }
-
-  /**
    * Switches the attention implementation: all of the model with a string, parts with a record of sub-config
    * names (`""` is all). Takes effect at the next forward; caches stay valid. On an error nothing has changed.
    *
@@ -231,31 +204,41 @@ export abstract class PreTrainedModel implements AsyncDisposable {
       if (device === this.device) return this;
       await acquire(device);
       const target = device === "wasm" ? openEngine() : defaultDevice(device);
-      const moved: Tensor[] = [];
-      const parameters = [...this.#parameters];
+      let exchange: () => void;
       try {
-        for (const { tensor } of parameters) {
-          const host = await tensor.raw();
-          const there = Tensor.empty(target, tensor.dtype, tensor.shape);
-          moved.push(there);
-          target.write(there.storage.on(target), 0, target.encode(tensor.dtype, host));
-          await target.flush();
-        }
+        exchange = await this.#parameters.copyTo(target);
       } catch (error) {
-        for (const t of moved) t[Symbol.dispose]();
         if (target instanceof WasmEngine) closeEngine(target);
         throw error;
       }
       const old = this.#device;
       this.releaseState();
-      parameters.forEach((p, i) => {
-        p.tensor[Symbol.dispose]();
-        p.tensor = moved[i]!;
-      });
+      exchange();
       this.#device = target;
       if (old instanceof WasmEngine) closeEngine(old);
       return this;
     });
+  }
+
+  /**
+   * Writes the model into a folder, which is made where it is missing: `config.json`, `generation_config.json` where the
+   * model has one, and `model.safetensors`, or several files and their index. Weights are written in the type they were
+   * loaded in, or in the `dtype` the model was loaded with. Everything is written under temporary names and renamed at
+   * the end; weights of an earlier model in the folder are removed then.
+   *
+   * @throws {InvalidArgument} for options that do not fit
+   * @throws {ModelFileError} when the folder cannot be written, saying which permission is missing
+   * @throws the signal's reason when aborted; the folder is then as it was
+   */
+  async save_pretrained(folder: string | URL, options: SavePretrainedOptions = {}): Promise<void> {
+    await this.#exclusive(async () => {
+      await savePretrained(folder, {
+        config: this.config,
+        parameters: this.#parameters,
+        class_name: this.#class_name,
+        generation_config: this.can_generate() ? this.generation_config.to_dict() : null,
+      }, options);
+    }, options.signal);
   }
 
   /** Ends the model once running forwards have finished. Tensors and caches it gave out stay usable. */
@@ -264,7 +247,7 @@ export abstract class PreTrainedModel implements AsyncDisposable {
     await this.#exclusive(() => {
       this.#disposed = true;
       this.releaseState();
-      for (const p of this.#parameters) p.tensor[Symbol.dispose]();
+      this.#parameters.dispose();
       if (this.#device instanceof WasmEngine) closeEngine(this.#device);
       return Promise.resolve();
     });

@@ -18,7 +18,7 @@ import { hostileConfigs, hostileInputs } from "./hostile.ts";
 import { recordedTests } from "./recorded.ts";
 import { disposeAll, everywhere, ids, liveTest, reportSkipped } from "./support.ts";
 
-recordedTests({ arch: "gemma2", auto: AutoModelForCausalLM });
+recordedTests({ arch: "gemma2" });
 
 hostileConfigs("gemma2", AutoModelForCausalLM, [
   [{ sliding_window: 0 }, "sliding_window"],

@@ -21,7 +21,7 @@ import { recordedTests } from "./recorded.ts";
 import { disposeAll, everywhere, ids, liveTest, reportSkipped } from "./support.ts";
 
 // The recorded prompts are longer than a chunk, which flash masks cannot say.
-recordedTests({ arch: "llama4", auto: AutoModelForCausalLM, refuses: ["flash_attention_2"] });
+recordedTests({ arch: "llama4", refuses: ["flash_attention_2"] });
 
 hostileConfigs("llama4", AutoModelForCausalLM, [
   [{ attention_chunk_size: 0 }, "attention_chunk_size", "at least 1"],
@@ -113,7 +113,7 @@ liveTest("reordered weights can be put back, bit for bit", async () => {
   const file = goldenFile("models/llama4/model.safetensors");
   const tensors = new Map([...file].map(([name, { data, shape }]) => [
     name,
-    Tensor.from(Float32Array.from(data), { shape }),
+    { tensor: Tensor.from(Float32Array.from(data), { shape }) },
   ]));
   const parameters = new Parameters(tensors, "model.");
   const config = new PretrainedConfig(

@@ -17,7 +17,7 @@ import { llamaLogits } from "./llama_oracle.ts";
 import { recordedTests } from "./recorded.ts";
 import { disposeAll, everywhere, ids, LLAMA, liveTest, reportSkipped, writeTinyLlama } from "./support.ts";
 
-recordedTests({ arch: "llama", auto: AutoModelForCausalLM });
+recordedTests({ arch: "llama" });
 
 const PROMPT = [3, 41, 19, 10, 47, 6, 12, 36];
 

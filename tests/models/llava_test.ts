@@ -24,7 +24,7 @@ import { changedConfig, hostileConfigs, hostileInputs } from "./hostile.ts";
 import { recordedTests } from "./recorded.ts";
 import { disposeAll, everywhere, ids, liveTest, reportSkipped, rowsOf } from "./support.ts";
 
-recordedTests({ arch: "llava", auto: AutoModelForImageTextToText });
+recordedTests({ arch: "llava" });
 
 hostileConfigs("llava", AutoModelForImageTextToText, [
   [{ image_token_index: 64 }, "image_token_index", "at most 63"],

@@ -17,7 +17,7 @@ import { changedConfig, hostileConfigs } from "./hostile.ts";
 import { recordedTests } from "./recorded.ts";
 import { disposeAll, ids, liveTest, reportSkipped } from "./support.ts";
 
-recordedTests({ arch: "mistral", auto: AutoModelForCausalLM });
+recordedTests({ arch: "mistral" });
 
 hostileConfigs("mistral", AutoModelForCausalLM, [
   [{ sliding_window: 0 }, "sliding_window", "at least 1"],

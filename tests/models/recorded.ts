@@ -8,6 +8,9 @@ import {
   AttentionRefused,
   type AttnImplementation,
   type AutoClass,
+  AutoModel,
+  AutoModelForCausalLM,
+  AutoModelForImageTextToText,
   type Cache,
   type DeviceName,
   DynamicCache,
@@ -15,6 +18,7 @@ import {
   StaticCache,
   Tensor,
 } from "../../mod.ts";
+import { faultOf, type Outcome, type Runner } from "../decisions/outcome.ts";
 import { decidedFor } from "../support/decided.ts";
 import {
   type GoldenCase,
@@ -84,41 +88,61 @@ function inputsOf({ params }: GoldenCase): Record<string, Tensor> {
   return inputs;
 }
 
+/** Loaders of architectures that are not for text alone. */
+const LOADERS: Readonly<Record<string, AutoClass>> = {
+  bert: AutoModel,
+  llava: AutoModelForImageTextToText,
+};
+
+/** The loader of a recorded architecture. */
+export function loaderOf(arch: unknown): AutoClass {
+  return LOADERS[String(arch)] ?? AutoModelForCausalLM;
+}
+
+async function load(c: GoldenCase, attn_implementation: AttnImplementation, device: DeviceName) {
+  const path = goldenPath(c.params.model as string);
+  return await loaderOf(c.params.arch).from_pretrained(path, { attn_implementation, device });
+}
+
 /** What tests of one architecture need. */
 export interface RecordedArchitecture {
   readonly arch: string;
-  readonly auto: AutoClass;
   /** Implementations that must refuse these inputs, and why: the error says it. */
   readonly refuses?: readonly string[];
 }
 
+const OPERATIONS: Readonly<
+  Record<string, (c: GoldenCase, model: PreTrainedModel, device: DeviceName) => Promise<Outcome>>
+> = { forward: runForward, generate: runGenerate, cache_continuation: runContinuation };
+
+/** Runs a case under the implementation it was recorded with. */
+export const runModel: Runner = async (c, device) => {
+  await using model = await load(c, c.params.attn_implementation as AttnImplementation, device);
+  return [await OPERATIONS[c.op]!(c, model, device)];
+};
+
 /** Registers a test for every recording of an architecture. */
-export function recordedTests({ arch, auto, refuses = [] }: RecordedArchitecture): void {
-  const load = async (c: GoldenCase, attn_implementation: AttnImplementation, device: DeviceName) =>
-    await auto.from_pretrained(goldenPath(c.params.model as string), { attn_implementation, device });
-  const each = (
-    op: string,
-    run: (c: GoldenCase, model: PreTrainedModel, device: DeviceName) => Promise<void>,
-  ) => {
-    for (const c of goldenCases("model", op).filter((c) => c.params.arch === arch)) {
-      for (const name of namesFor(c)) {
-        const label = `${c.id} as ${typeof name === "string" ? name : JSON.stringify(name)}`;
-        everywhere(label, async (device) => {
-          await using model = await load(c, name, device);
-          if (!refuses.includes(String(name))) await run(c, model, device);
-          else await assertRejects(() => run(c, model, device), AttentionRefused, String(name));
-        });
-      }
+export function recordedTests({ arch, refuses = [] }: RecordedArchitecture): void {
+  for (const c of goldenCases("model").filter((c) => c.params.arch === arch)) {
+    const run = OPERATIONS[c.op]!;
+    for (const name of namesFor(c)) {
+      const label = `${c.id} as ${typeof name === "string" ? name : JSON.stringify(name)}`;
+      everywhere(label, async (device) => {
+        await using model = await load(c, name, device);
+        if (refuses.includes(String(name))) {
+          await assertRejects(() => run(c, model, device), AttentionRefused, String(name));
+          return;
+        }
+        const outcome = await run(c, model, device);
+        assertEquals(outcome.difference(decidedFor(c.id)?.value ?? outcome.recorded), null);
+      });
     }
-  };
-  each("forward", runForward);
-  each("generate", runGenerate);
-  each("cache_continuation", runContinuation);
+  }
 }
 
-async function runForward(c: GoldenCase, model: PreTrainedModel, device: DeviceName): Promise<void> {
+async function runForward(c: GoldenCase, model: PreTrainedModel, device: DeviceName): Promise<Outcome> {
   const inputs = inputsOf(c), { params } = c;
-  const expect = c.expect as Fields;
+  const recorded = c.expect as Fields;
   let output;
   try {
     output = await model.forward({
@@ -130,31 +154,38 @@ async function runForward(c: GoldenCase, model: PreTrainedModel, device: DeviceN
   } finally {
     disposeAll(inputs);
   }
-  const result = output[expect.output_kind as "logits" | "last_hidden_state"]!;
-  // A decision of ours may give the case the value of another one.
-  const expected = goldenTensor((decidedFor(c.id)?.value as Fields | undefined)?.output ?? expect.output);
-  assertEquals(result.shape, expected.shape);
-  const width = expected.shape[2]!;
-  const values = await result.data() as Float32Array;
+  const result = output[recorded.output_kind as "logits" | "last_hidden_state"]!;
+  const { shape } = result, values = await result.data() as Float32Array;
   assertEquals(values.findIndex((x) => !Number.isFinite(x)), -1, "every value is finite, padded rows too");
-  const within = allowed(c, device);
-  assertClose(comparable(c, values, width), comparable(c, expected.data, width), within, "output");
-  const attentions = expect.attentions as GoldenValue[] | undefined;
-  assertEquals(output.attentions?.length, attentions?.length);
-  for (const [i, ref] of (attentions ?? []).entries()) {
-    const weights = goldenTensor(ref);
-    assertEquals(output.attentions![i]!.shape, weights.shape);
-    const actual = await output.attentions![i]!.data() as Float32Array;
-    assertClose(actual, weights.data, within, `attention weights of layer ${i}`);
+  const weights: { shape: readonly number[]; data: Float32Array }[] = [];
+  for (const t of output.attentions ?? []) {
+    weights.push({ shape: t.shape, data: await t.data() as Float32Array });
   }
   disposeAll(output);
+  const within = allowed(c, device);
+  return {
+    recorded: c.expect,
+    difference: (expected) =>
+      faultOf(() => {
+        const tensor = goldenTensor((expected as Fields).output), width = tensor.shape[2]!;
+        assertEquals(shape, tensor.shape);
+        assertClose(comparable(c, values, width), comparable(c, tensor.data, width), within, "output");
+        const attentions = (recorded.attentions ?? []) as GoldenValue[];
+        assertEquals(weights.length, attentions.length);
+        for (const [i, ref] of attentions.entries()) {
+          const expected = goldenTensor(ref);
+          assertEquals(weights[i]!.shape, expected.shape);
+          assertClose(weights[i]!.data, expected.data, within, `attention weights of layer ${i}`);
+        }
+      }),
+  };
 }
 
-async function runGenerate(c: GoldenCase, model: PreTrainedModel): Promise<void> {
+async function runGenerate(c: GoldenCase, model: PreTrainedModel): Promise<Outcome> {
   const inputs = inputsOf(c), prompt = c.params.input_ids as number[][];
   const max_new_tokens = c.params.max_new_tokens as number;
   using past_key_values = cacheFor(c, model, prompt[0]!.length + max_new_tokens);
-  let tokens;
+  let tokens: number[][];
   try {
     tokens = await rowsOf(
       await model.generate({
@@ -166,25 +197,39 @@ async function runGenerate(c: GoldenCase, model: PreTrainedModel): Promise<void>
   } finally {
     disposeAll(inputs);
   }
-  const expected = (c.expect as Fields).tokens as number[][];
-  assertEquals(tokens, prompt.map((row, i) => [...row, ...expected[i]!]));
+  return {
+    recorded: c.expect,
+    difference: (expected) =>
+      faultOf(() => {
+        const rows = (expected as Fields).tokens as number[][];
+        assertEquals(tokens, prompt.map((row, i) => [...row, ...rows[i]!]));
+      }),
+  };
 }
 
 function cacheFor({ params }: GoldenCase, model: PreTrainedModel, max_cache_len: number): Cache | null {
   return params.cache === "static" ? new StaticCache({ config: model.config, max_cache_len }) : null;
 }
 
-async function runContinuation(c: GoldenCase, model: PreTrainedModel, device: DeviceName): Promise<void> {
+async function runContinuation(c: GoldenCase, model: PreTrainedModel, device: DeviceName): Promise<Outcome> {
   using past_key_values = new DynamicCache({ config: model.config });
   const rows = c.params.input_ids as number[][], at = c.params.split_at as number;
-  const expect = c.expect as Fields;
-  const parts = [[0, at, expect.first], [at, rows[0]!.length, expect.second]] as const;
-  for (const [from, to, expected] of parts) {
+  const found: Float32Array[] = [];
+  for (const [from, to] of [[0, at], [at, rows[0]!.length]] as const) {
     using input_ids = ids(rows.map((r) => r.slice(from, to)));
     const { logits } = await model.forward({ input_ids, past_key_values });
     using owned = logits!;
-    const values = await owned.data() as Float32Array;
-    assertClose(values, goldenTensor(expected).data, allowed(c, device), "logits");
+    found.push(await owned.data() as Float32Array);
   }
   assertEquals(past_key_values.get_seq_length(), rows[0]!.length);
+  return {
+    recorded: c.expect,
+    difference: (expected) =>
+      faultOf(() => {
+        const { first, second } = expected as Fields;
+        for (const [i, part] of [first, second].entries()) {
+          assertClose(found[i]!, goldenTensor(part).data, allowed(c, device), "logits");
+        }
+      }),
+  };
 }

@@ -10,7 +10,7 @@
  * @module
  */
 import { AssertionError } from "@std/assert";
-import { ATTENTION_TOLERANCE, type Tolerance } from "../../src/testing/tolerance.ts";
+import { ATTENTION_TOLERANCE, HIDDEN_TOLERANCE, type Tolerance } from "../../src/attention/tolerance.ts";
 import type { DeviceName } from "../../src/devices/device.ts";
 import type { DType } from "../../src/dtype.ts";
 
@@ -58,7 +58,7 @@ const FLOAT32: Readonly<Record<Kind, Readonly<Record<DeviceName, Tolerance>>>> =
   // Public, because the conformance suite that kernel authors run uses them, too.
   attention_eager: ATTENTION_TOLERANCE,
   attention_flash: ATTENTION_TOLERANCE,
-  hidden: { wasm: { atol: 1e-4, rtol: 1e-4 }, webgpu: { atol: 1e-3, rtol: 1e-3 } },
+  hidden: HIDDEN_TOLERANCE,
   logits: { wasm: { atol: 1e-4, rtol: 1e-4 }, webgpu: { atol: 1e-3, rtol: 1e-3 } },
 };
 
