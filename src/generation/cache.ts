@@ -8,21 +8,19 @@ import { DynamicCache } from "../cache/dynamic.ts";
 import { StaticCache } from "../cache/static.ts";
 import type { PretrainedConfig } from "../config.ts";
 import { InvalidArgument } from "../errors.ts";
+import type { GenerationParameters } from "./parameters.ts";
 
 /** Kinds of caches, by the names of the option. */
 const KINDS = ["dynamic", "static"] as const;
 
 /** The options that say which cache. */
 export interface CacheChoice {
-  readonly past_key_values?: Cache | null;
-  readonly cache_implementation?: typeof KINDS[number];
+  readonly past_key_values?: Cache | null | undefined;
+  readonly cache_implementation?: GenerationParameters["cache_implementation"] | undefined;
 }
 
 /**
  * The cache given, or a new one with room for `length` tokens.
- *
- * Masks of a static cache are not made ahead of a step: `forward` makes them of the same config, cache and 2-D mask
- * before its first update, by the builders that `create_masks_for_generate` would call.
  *
  * @throws {InvalidArgument}
  */

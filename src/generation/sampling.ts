@@ -1,16 +1,12 @@
 /**
- * Choosing the next token from logits.
+ * Choosing tokens from scores by chance.
  *
- * The exponentials are computed by the device's softmax, and everything on the host is exact or ordered
- * arithmetic, so a seed gives the same tokens on every engine in deterministic mode.
+ * Exponentials are made of + − × only, and everything else on the host is exact or ordered arithmetic, so a seed gives
+ * the same tokens on every engine in deterministic mode; `Math.exp` may differ between them in its last digit.
  *
  * @module
  */
 import { InvalidArgument } from "../errors.ts";
-import { div } from "../ops/elementwise.ts";
-import { argmax, softmax } from "../ops/reduce.ts";
-import { tidy } from "../scope.ts";
-import type { Tensor } from "../tensor.ts";
 
 /** How tokens are chosen. */
 export interface SamplingOptions {
@@ -22,84 +18,61 @@ export interface SamplingOptions {
   top_k?: number;
   /** Sample among the most probable tokens whose probabilities reach p together; default 1. */
   top_p?: number;
+  /** Sample among tokens at least this fraction as probable as the most probable one. */
+  min_p?: number | null;
   /** Makes sampling repeatable; default: random. */
   seed?: number;
 }
 
-/** Chooses one token per row of logits (B, V). */
-export type Chooser = (logits: Tensor) => Promise<number[]>;
+/** 2^−k. */
+const HALVES = new Float64Array(1076);
+for (let k = 0, value = 1; k < HALVES.length; k++, value /= 2) HALVES[k] = value;
+/** ln 2 in two parts, the first with trailing zeros, so that a small multiple of it is exact (Cody & Waite 1980). */
+const LN2_HIGH = 6.93147180369123816490e-1, LN2_LOW = 1.90821492927058770002e-10;
+/** 1/n. */
+const INVERSE = Float64Array.from({ length: 14 }, (_, n) => n === 0 ? 0 : 1 / n);
 
-/**
- * Checks the options and builds the chooser for a batch.
- *
- * @throws {InvalidArgument}
- */
-export function chooser(options: SamplingOptions, batch: number): Chooser {
-  const { do_sample = false, temperature = 1, top_k = 50, top_p = 1 } = options;
-  if (typeof do_sample !== "boolean") {
-    throw new InvalidArgument(`Cannot generate with do_sample ${String(do_sample)}: expected true or false`);
-  }
-  const seed = options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!;
-  const range = (name: string, value: number, fits: boolean, expected: string) => {
-    if (!fits) throw new InvalidArgument(`Cannot generate with ${name} ${value}: expected ${expected}`);
-  };
-  range(
-    "temperature",
-    temperature,
-    Number.isFinite(temperature) && temperature > 0,
-    "a number > 0 (for greedy decoding leave do_sample out)",
-  );
-  range("top_k", top_k, Number.isInteger(top_k) && top_k >= 0, "an integer ≥ 0");
-  range("top_p", top_p, Number.isFinite(top_p) && top_p > 0 && top_p <= 1, "a number in (0, 1]");
-  range("seed", seed, Number.isSafeInteger(seed) && seed >= 0, "an integer ≥ 0");
-  if (!do_sample) return greedy;
-  // A generator per row: a row's tokens do not depend on its batch mates.
-  const generators = Array.from({ length: batch }, (_, row) => randomGenerator(seed, row));
-  return async (logits) => {
-    using probabilities = tidy(() => softmax(temperature === 1 ? logits : div(logits, temperature)));
-    const all = await probabilities.data() as Float32Array;
-    const width = logits.shape[1]!;
-    return generators.map((random, row) =>
-      draw(all.subarray(row * width, (row + 1) * width), top_k, top_p, random)
-    );
-  };
+/** e^x for x ≤ 0 in arithmetic that every engine does alike; its relative error is below 10⁻¹⁵. */
+export function exp(x: number): number {
+  if (!(x >= -745)) return Number.isNaN(x) ? NaN : 0;
+  const k = Math.round(x / Math.LN2);
+  const r = x - k * LN2_HIGH - k * LN2_LOW;
+  let sum = 1;
+  for (let n = 13; n > 0; n--) sum = 1 + sum * (r * INVERSE[n]!);
+  return sum * HALVES[-k]!;
 }
 
-async function greedy(logits: Tensor): Promise<number[]> {
-  using best = argmax(logits);
-  return Array.from(await best.data(), Number);
+/** Index of the largest score, the first of equal ones. */
+export function argmaxOf(scores: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < scores.length; i++) if (scores[i]! > scores[best]!) best = i;
+  return best;
 }
 
-/** Draws an index: the k most probable, of these the nucleus of mass p, then by chance (Holtzman et al. 2020). */
-function draw(probabilities: Float32Array, top_k: number, top_p: number, random: () => number): number {
-  const order = mostProbable(
-    probabilities,
-    top_k === 0 ? probabilities.length : Math.min(top_k, probabilities.length),
-  );
-  let kept = order.reduce((sum, i) => sum + probabilities[i]!, 0);
-  if (!(kept > 0)) {
+/** The weights of scores, e^score up to a factor, and their sum. */
+export function weightsOf(scores: Float32Array): { weights: Float64Array; total: number } {
+  let top = -Infinity;
+  for (let i = 0; i < scores.length; i++) if (scores[i]! > top) top = scores[i]!;
+  const weights = new Float64Array(scores.length);
+  let total = 0;
+  for (let i = 0; i < scores.length; i++) total += weights[i] = exp(scores[i]! - top);
+  if (!(total > 0 && total < Infinity)) {
     throw new InvalidArgument("Cannot sample the next token: the model's logits are not finite");
   }
-  let count = order.length;
-  if (top_p < 1) {
-    let mass = 0;
-    count = 0;
-    while (count < order.length && mass < top_p * kept) mass += probabilities[order[count++]!]!;
-    kept = mass;
-  }
-  let left = random() * kept;
-  for (let i = 0; i < count; i++) {
-    left -= probabilities[order[i]!]!;
-    if (left < 0) return order[i]!;
-  }
-  return order[count - 1]!;
+  return { weights, total };
 }
 
-/** Indices of the k largest probabilities, largest first, lower index first on ties. */
-function mostProbable(probabilities: Float32Array, k: number): number[] {
-  const order = Array.from(probabilities, (_, i) => i).filter((i) => probabilities[i]! > 0);
-  order.sort((a, b) => probabilities[b]! - probabilities[a]! || a - b);
-  return order.slice(0, k);
+/** Draws an index with a probability proportional to its weight. */
+export function draw(weights: Float64Array, total: number, random: () => number): number {
+  let left = random() * total;
+  let last = 0;
+  for (let i = 0; i < weights.length; i++) {
+    if (weights[i] === 0) continue;
+    left -= weights[i]!;
+    last = i;
+    if (left < 0) break;
+  }
+  return last;
 }
 
 /** Uniform numbers in [0, 1): sfc32 (Doty-Humphrey's Small Fast Counter), seeded by number and stream. */
