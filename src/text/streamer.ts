@@ -7,66 +7,258 @@ import type { Streamer } from "../generation/generate.ts";
 import { InvalidArgument } from "../errors.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** Options of a {@linkcode TextStreamer}. */
-export interface TextStreamerOptions {
-  /** Receives text as soon as it is complete. */
-  write: (text: string) => void | Promise<void>;
+/** How a stream decodes. */
+export interface StreamOptions {
   /** Leave special tokens out; default true. */
   skip_special_tokens?: boolean;
+  /** Leave out the prompt; default true. (In Transformers the default is false.) */
+  skip_prompt?: boolean;
 }
 
-/** Turns tokens into text as they come. A character of several tokens is written once it is whole. */
-export class TextStreamer implements Streamer {
-  readonly #tokenizer: Tokenizer;
-  readonly #options: TextStreamerOptions;
-  #tokens: number[] = [];
-  #written = "";
+/** Options of a {@linkcode TextStreamer}. */
+export interface TextStreamerOptions extends StreamOptions {
+  /** Receives text as soon as it is complete. */
+  write: (text: string) => void | Promise<void>;
+}
 
-  /** Decodes with `tokenizer` and writes with `options.write`. */
-  constructor(tokenizer: Tokenizer, options: TextStreamerOptions) {
+/** Tokens decoded together before older ones are let go, where a character does not end sooner. */
+const MOST_TOKENS = 24;
+/** Tokens that are kept then: a character has at most four bytes, and a token at least one. */
+const KEPT_TOKENS = 12;
+
+/**
+ * What the tokens to come may still change at the end of a text: an unfinished character, which decodes to the
+ * replacement character, and a space that tokenizers which clean up take away before what may follow.
+ */
+const UNSETTLED = /(?:\uFFFD| (?:'(?:[msv]|ve|re?)?|n(?:'t?)?)?)$/;
+
+/**
+ * Turns tokens into text as they come: the pieces joined are what the tokens decode to together.
+ *
+ * A token may decode differently at the beginning, so each is decoded together with those written last, and the
+ * text of these is cut off. What a token costs does not grow with the text.
+ */
+class TextDecoding {
+  readonly #tokenizer: Tokenizer;
+  readonly #skip_special_tokens: boolean;
+  /** The tokens decoded together: those written last, then those not written yet. */
+  #tokens: number[] = [];
+  /** How many of them were written. */
+  #before = 0;
+  /** How much of their text was written. */
+  #written = 0;
+
+  constructor(tokenizer: Tokenizer, skip_special_tokens: boolean) {
     this.#tokenizer = tokenizer;
-    this.#options = options;
+    this.#skip_special_tokens = skip_special_tokens;
+  }
+
+  /** Takes tokens and returns the text they complete. */
+  push(tokens: readonly number[]): string {
+    this.#tokens.push(...tokens);
+    const text = this.#decode(this.#tokens);
+    const settled = text.replace(UNSETTLED, "");
+    const fresh = settled.slice(this.#written);
+    this.#written = Math.max(this.#written, settled.length);
+    if (settled.length === text.length && fresh !== "") {
+      // All is written: the next tokens need those of this piece before them, and nothing older.
+      this.#tokens = this.#tokens.slice(this.#before);
+      this.#before = this.#tokens.length;
+      this.#written = this.#decode(this.#tokens).length;
+    } else if (this.#tokens.length > MOST_TOKENS) this.#shorten(text.slice(this.#written));
+    return fresh;
+  }
+
+  /** The rest of the text; then another can begin. */
+  end(): string {
+    const rest = this.#decode(this.#tokens).slice(this.#written);
+    this.#tokens = [];
+    this.#before = this.#written = 0;
+    return rest;
+  }
+
+  /** Lets old tokens go where the later ones still end in what is not written yet. */
+  #shorten(rest: string): void {
+    const kept = this.#tokens.slice(-KEPT_TOKENS);
+    const text = this.#decode(kept);
+    if (text.length <= rest.length || !text.endsWith(rest)) return;
+    this.#tokens = kept;
+    this.#before = 0;
+    this.#written = text.length - rest.length;
+  }
+
+  #decode(tokens: readonly number[]): string {
+    return this.#tokenizer.decode(tokens, { skip_special_tokens: this.#skip_special_tokens });
+  }
+}
+
+/** What both streamers do: one row, decoded as it comes. */
+abstract class TextOutput implements Streamer {
+  readonly #decoding: TextDecoding;
+  readonly #skip_prompt: boolean;
+
+  constructor(tokenizer: Tokenizer, options: StreamOptions) {
+    this.#decoding = new TextDecoding(tokenizer, options.skip_special_tokens ?? true);
+    this.#skip_prompt = options.skip_prompt ?? true;
+  }
+
+  /** Receives pieces of text. */
+  protected abstract receive(text: string): void | Promise<void>;
+
+  /**
+   * Takes the prompt of a batch of one.
+   *
+   * @throws {InvalidArgument} for a larger batch, whose new tokens could not be told apart either
+   */
+  async put_prompt(rows: number[][]): Promise<void> {
+    checkRows(rows.length);
+    if (!this.#skip_prompt) await this.#put(rows[0]!);
   }
 
   /**
-   * Takes the tokens of one step of a batch of one.
+   * Takes the token of one step of a batch of one.
    *
    * @throws {InvalidArgument} for a larger batch
    */
   async put(tokens: number[]): Promise<void> {
-    if (tokens.length !== 1) {
-      throw new InvalidArgument(
-        `Cannot stream text of ${tokens.length} rows at once: TextStreamer takes a batch of one`,
-      );
-    }
-    this.#tokens.push(...tokens);
-    const text = this.#decode();
-    // An unfinished multi-byte character decodes to the replacement character.
-    if (text.endsWith("\uFFFD")) return;
-    await this.#write(text);
-    if (text.endsWith("\n")) this.#restart();
+    checkRows(tokens.length);
+    await this.#put(tokens);
+  }
+
+  async #put(tokens: readonly number[]): Promise<void> {
+    const text = this.#decoding.push(tokens);
+    if (text !== "") await this.receive(text);
   }
 
   /** Writes what is left. */
-  async end(): Promise<void> {
-    if (this.#tokens.length > 0) await this.#write(this.#decode());
-    this.#restart();
+  async end(_error?: unknown): Promise<void> {
+    const rest = this.#decoding.end();
+    if (rest !== "") await this.receive(rest);
+  }
+}
+
+function checkRows(rows: number): void {
+  if (rows !== 1) {
+    throw new InvalidArgument(
+      `Cannot stream text of ${rows} rows at once: a text streamer takes a batch of one`,
+    );
+  }
+}
+
+/** Writes the text of generated tokens as it is completed. A character of several tokens is written once it is whole. */
+export class TextStreamer extends TextOutput {
+  readonly #write: (text: string) => void | Promise<void>;
+
+  /** Decodes with `tokenizer` and writes with `options.write`. */
+  constructor(tokenizer: Tokenizer, options: TextStreamerOptions) {
+    super(tokenizer, options);
+    this.#write = options.write;
   }
 
-  #decode(): string {
-    return this.#tokenizer.decode(this.#tokens, {
-      skip_special_tokens: this.#options.skip_special_tokens ?? true,
+  /** Writes a piece. */
+  protected override receive(text: string): void | Promise<void> {
+    return this.#write(text);
+  }
+}
+
+/** Options of a {@linkcode TextIteratorStreamer}. */
+export interface TextIteratorStreamerOptions extends StreamOptions {
+  /** Pieces that may wait for a reader that has begun to read; then generation waits for it. Default 64. */
+  high_water_mark?: number;
+}
+
+/**
+ * The text of generated tokens to loop over. Once reading has begun, generation waits for a slow reader; a
+ * reader that leaves its loop gets no more text, and does not stop the generation: an `AbortSignal` does.
+ *
+ * @example
+ * ```ts ignore
+ * const streamer = new TextIteratorStreamer(tokenizer);
+ * const done = model.generate({ input_ids, streamer });
+ * for await (const text of streamer) console.log(text);
+ * const tokens = await done;
+ * ```
+ */
+export class TextIteratorStreamer extends TextOutput implements AsyncIterable<string> {
+  readonly #most: number;
+  #pieces: string[] = [];
+  #reading = false;
+  #left = false;
+  #ended: { readonly error: unknown } | null = null;
+  /** Wakes whoever waits: the reader for text, or the writer for room. */
+  #wake: () => void = () => {};
+
+  /** Decodes with `tokenizer`. */
+  constructor(tokenizer: Tokenizer, options: TextIteratorStreamerOptions = {}) {
+    super(tokenizer, options);
+    const most = options.high_water_mark ?? 64;
+    if (!(most >= 1)) {
+      throw new InvalidArgument(
+        `Cannot stream with high_water_mark ${most}: expected a number of at least 1`,
+      );
+    }
+    this.#most = most;
+  }
+
+  /** Keeps a piece until it is read. */
+  protected override async receive(text: string): Promise<void> {
+    if (this.#left) return;
+    this.#pieces.push(text);
+    this.#wake();
+    while (this.#reading && !this.#left && this.#pieces.length > this.#most) await this.#change();
+  }
+
+  /** Ends the text; the reader's loop ends after what is left of it, with `error` if there is one. */
+  override async end(error?: unknown): Promise<void> {
+    try {
+      await super.end();
+    } finally {
+      // Nobody waits for the end of what a reader has left; the next text may have one.
+      this.#ended = this.#left ? null : { error };
+      this.#left = false;
+      this.#wake();
+    }
+  }
+
+  /**
+   * Reads the text, once.
+   *
+   * @throws {InvalidArgument} when it is being read already
+   */
+  async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
+    if (this.#reading) throw new InvalidArgument("Cannot read a TextIteratorStreamer twice at once");
+    this.#reading = true;
+    this.#left = false;
+    let whole = false;
+    try {
+      while (true) {
+        for (let text = this.#pieces.shift(); text !== undefined; text = this.#pieces.shift()) {
+          this.#wake();
+          yield text;
+        }
+        if (this.#ended !== null) break;
+        await this.#change();
+      }
+      whole = true;
+      const { error } = this.#ended;
+      this.#ended = null;
+      if (error !== undefined) throw error;
+    } finally {
+      this.#reading = false;
+      this.#left = !whole;
+      if (this.#left) this.#pieces = [];
+      this.#wake();
+    }
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => {
+      const before = this.#wake;
+      this.#wake = () => {
+        before();
+        this.#wake = () => {};
+        resolve();
+      };
     });
-  }
-
-  async #write(text: string): Promise<void> {
-    const fresh = text.slice(this.#written.length);
-    this.#written = text;
-    if (fresh !== "") await this.#options.write(fresh);
-  }
-
-  #restart(): void {
-    this.#tokens = [];
-    this.#written = "";
   }
 }

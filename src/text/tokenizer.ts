@@ -5,32 +5,28 @@
  */
 import { Tokenizer as Engine } from "npm:@huggingface/tokenizers@0.2.0";
 import { InvalidArgument, ModelFileError } from "../errors.ts";
-import { MAX_TOKENIZER_BYTES, openFolder } from "../hub/files.ts";
+import { MAX_TOKENIZER_BYTES } from "../hub/files.ts";
+import { HUB_OPTIONS, type HubOptions, openFiles } from "../hub/open.ts";
+import { DownloadMeter } from "../hub/progress.ts";
 import { hostData, Tensor } from "../tensor.ts";
+import {
+  type ChatMessage,
+  type ChatTemplate,
+  type ChatTemplateOptions,
+  ChatWriter,
+  readChatTemplate,
+} from "./chat_template.ts";
+import { type EncodeOptions, type Encoding, pack } from "./encoding.ts";
+import { checkTokenizerFile } from "./tokenizer_file.ts";
 
-/** Options of encoding. */
-export interface EncodeOptions {
-  /** Fill shorter rows with the padding token; needed for texts of different lengths. */
-  padding?: boolean;
-  /** Where padding goes; default: the tokenizer's, else right. Generation needs left. */
-  padding_side?: "left" | "right";
-  /** Cut rows to `max_length`. */
-  truncation?: boolean;
-  /** Longest row with `truncation`; default: the tokenizer's. */
-  max_length?: number;
-  /** Add the special tokens the tokenizer's template puts around a text; default true. */
-  add_special_tokens?: boolean;
-  /** Must be true: rows come as tensors. */
-  return_tensor?: true;
-}
-
-/** Token ids (B, N) int64 and their mask, 1 for real tokens. */
-export interface Encoding {
-  /** (B, N) token ids. */
-  input_ids: Tensor;
-  /** (B, N), 1 for real tokens. */
-  attention_mask: Tensor;
-}
+/** Options of `tokenizer.apply_chat_template`. */
+export type ApplyChatTemplateOptions =
+  & ChatTemplateOptions
+  & Pick<EncodeOptions, "padding" | "padding_side" | "truncation" | "max_length">
+  & {
+    /** Return token ids, as the tokenizer does when called; default true. False gives the text. */
+    tokenize?: boolean;
+  };
 
 /** A tokenizer is called with text; see {@linkcode AutoTokenizer}. */
 export interface Tokenizer {
@@ -52,6 +48,37 @@ export interface Tokenizer {
     ids: Tensor | readonly (readonly number[])[],
     options?: { skip_special_tokens?: boolean },
   ): string[];
+  /**
+   * Writes a conversation as the model was trained on it, and tokenizes it; the special tokens are the
+   * template's. Several conversations give a batch.
+   *
+   * @throws {InvalidArgument} for messages or options that do not fit, also where the template refuses them
+   * @throws {ModelFileError} for a template that fails, or costs more than its inputs warrant
+   *
+   * @example
+   * ```ts ignore
+   * const { input_ids } = tokenizer.apply_chat_template(
+   *   [{ role: "user", content: "What is attention?" }],
+   *   { add_generation_prompt: true },
+   * );
+   * ```
+   */
+  apply_chat_template(
+    messages: readonly ChatMessage[],
+    options: ApplyChatTemplateOptions & { tokenize: false },
+  ): string;
+  /** Several conversations as texts. */
+  apply_chat_template(
+    messages: readonly (readonly ChatMessage[])[],
+    options: ApplyChatTemplateOptions & { tokenize: false },
+  ): string[];
+  /** One or several conversations as token ids. */
+  apply_chat_template(
+    messages: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],
+    options?: ApplyChatTemplateOptions & { tokenize?: true },
+  ): Encoding;
+  /** The model's chat template, or its templates by name; null where it has none. */
+  readonly chat_template: ChatTemplate | null;
   /** Id of the token a text begins with, where there is one. */
   readonly bos_token_id: number | null;
   /** Id of the token a text ends with, where there is one. */
@@ -64,16 +91,24 @@ export interface Tokenizer {
 
 /** Loads tokenizers. */
 export const AutoTokenizer: {
-  from_pretrained(folder: string | URL, options?: { signal?: AbortSignal }): Promise<Tokenizer>;
+  from_pretrained(idOrPathOrUrl: string | URL, options?: HubOptions): Promise<Tokenizer>;
 } = {
   /**
-   * Reads `tokenizer.json` and `tokenizer_config.json` of a local model folder.
+   * Reads `tokenizer.json` and `tokenizer_config.json` of a local folder, of a folder behind a URL, or of a hub's
+   * repository.
    *
    * @throws {ModelFileError} for missing or malformed files
+   * @throws {InvalidArgument} for an unknown option
    */
-  async from_pretrained(folder: string | URL, options: { signal?: AbortSignal } = {}): Promise<Tokenizer> {
+  async from_pretrained(idOrPathOrUrl: string | URL, options: HubOptions = {}): Promise<Tokenizer> {
+    const known: readonly string[] = HUB_OPTIONS;
+    for (const key of Object.keys(options)) {
+      if (known.includes(key)) continue;
+      throw new InvalidArgument(`Cannot load a tokenizer with option ${key}: known are ${known.join(", ")}`);
+    }
     const read = options.signal === undefined ? {} : { signal: options.signal };
-    const files = await openFolder(folder, read);
+    const meter = new DownloadMeter(options.progress_callback);
+    const files = await openFiles(idOrPathOrUrl, { ...options, meter });
     const json = record(
       await files.json("tokenizer.json", MAX_TOKENIZER_BYTES, read),
       `${files.describe()}/tokenizer.json`,
@@ -85,7 +120,8 @@ export const AutoTokenizer: {
         `${files.describe()}/tokenizer_config.json`,
       )
       : {};
-    return tokenizerOf(json, config, files.describe());
+    meter.done("tokenizer.json");
+    return tokenizerOf(json, config, files.describe(), await readChatTemplate(files, config, read));
   },
 };
 
@@ -96,8 +132,37 @@ function record(value: unknown, name: string): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
+/** Runs the engine on a model's files: what it throws, it throws because of them. */
+function guarded<T>(what: string, fn: () => T): T {
+  try {
+    return fn();
+  } catch (error) {
+    const why = error instanceof Error ? error.message.slice(0, 300) : "unknown error";
+    throw new ModelFileError(`Cannot ${what}: ${why}`, { cause: error });
+  }
+}
+
+/** A token of the configuration, stored as a text or with its properties. */
+function contentOf(token: unknown): string | null {
+  if (typeof token === "string") return token;
+  const content = typeof token === "object" && token !== null && "content" in token ? token.content : null;
+  return typeof content === "string" ? content : null;
+}
+
+/** The special tokens by the names templates know them by, e.g. `bos_token`. */
+function specialTokens(config: Readonly<Record<string, unknown>>): Record<string, string> {
+  const extra = config["extra_special_tokens"];
+  const named = { ...(typeof extra === "object" ? extra : null), ...config };
+  return Object.fromEntries(
+    Object.entries(named).flatMap(([key, token]) => {
+      const content = key.endsWith("_token") ? contentOf(token) : null;
+      return content === null ? [] : [[key, content]];
+    }),
+  );
+}
+
 /**
- * Builds a tokenizer from its two files.
+ * Builds a tokenizer from its two files and its chat template.
  *
  * @throws {ModelFileError}
  */
@@ -105,41 +170,55 @@ export function tokenizerOf(
   json: Record<string, unknown>,
   config: Record<string, unknown>,
   name: string,
+  chat_template: ChatTemplate | null = null,
 ): Tokenizer {
-  let engine: Engine;
-  try {
-    engine = new Engine(json, config);
-    engine.encode("a");
-  } catch (error) {
-    throw new ModelFileError(
-      `Cannot build the tokenizer of ${name}: ${error instanceof Error ? error.message : String(error)}`,
-      { cause: error },
-    );
-  }
+  checkTokenizerFile(json, config, name);
+  const engine = guarded(`build the tokenizer of ${name}`, () => {
+    const built = new Engine(json, config);
+    built.encode("a");
+    return built;
+  });
+  const special = specialTokens(config);
   const idOf = (field: string): number | null => {
-    const token = config[field];
-    const content = typeof token === "string"
-      ? token
-      : typeof token === "object" && token !== null && "content" in token
-      ? String(token.content)
-      : null;
-    return content === null ? null : engine.token_to_id(content) ?? null;
+    const content = Object.hasOwn(special, field) ? special[field] : undefined;
+    return content === undefined ? null : engine.token_to_id(content) ?? null;
   };
   const pad_token_id = idOf("pad_token");
+  // As in the reference: off unless asked for, and never for BPE, whose spaces are part of the text.
+  const model = json["model"];
+  const bpe = typeof model === "object" && model !== null && "type" in model && model.type === "BPE";
+  const clean_up_tokenization_spaces = config["clean_up_tokenization_spaces"] === true && !bpe;
   const limit = config["model_max_length"];
   const model_max_length = typeof limit === "number" && limit > 0 && limit < 1e15 ? limit : Infinity;
   const side = config["padding_side"] === "left" ? "left" : "right";
+  const cutsLeft = config["truncation_side"] === "left";
   const encode = (text: string, options: { add_special_tokens?: boolean } = {}): number[] => {
     if (typeof text !== "string") {
       throw new InvalidArgument(`Cannot tokenize ${typeof text}: expected a string`);
     }
-    return [...engine.encode(text, { add_special_tokens: options.add_special_tokens ?? true }).ids];
+    const add_special_tokens = options.add_special_tokens ?? true;
+    const ids: readonly (number | undefined)[] = guarded(
+      `tokenize with ${name}`,
+      () => engine.encode(text, { add_special_tokens }).ids,
+    );
+    return ids.map((id) => {
+      if (id !== undefined) return id;
+      throw new InvalidArgument(
+        "Cannot tokenize this text: a part of it has no token, not even an unknown one",
+      );
+    });
   };
   const call = (text: string | readonly string[], options: EncodeOptions = {}): Encoding => {
-    const rows = (typeof text === "string" ? [text] : text).map((t) => encode(t, options));
+    if (typeof text !== "string" && !Array.isArray(text)) {
+      throw new InvalidArgument(`Cannot tokenize ${typeof text}: expected a string or a list of them`);
+    }
+    let rows = (typeof text === "string" ? [text] : text as readonly string[]).map((t) => encode(t, options));
     if (options.truncation === true) {
       const most = options.max_length ?? model_max_length;
-      for (const row of rows) row.length = Math.min(row.length, most);
+      if (!(most >= 1)) {
+        throw new InvalidArgument(`Cannot truncate to max_length ${most}: expected a number of at least 1`);
+      }
+      rows = rows.map((row) => cutsLeft ? row.slice(Math.max(0, row.length - most)) : row.slice(0, most));
     }
     return pack(rows, options, pad_token_id, options.padding_side ?? side);
   };
@@ -152,9 +231,11 @@ export function tokenizerOf(
     if (bad !== undefined) {
       throw new InvalidArgument(`Cannot decode token id ${bad}: the tokenizer has no such token`);
     }
-    return list.length === 0
-      ? ""
-      : engine.decode(list, { skip_special_tokens: options.skip_special_tokens ?? false });
+    const skip_special_tokens = options.skip_special_tokens ?? false;
+    return list.length === 0 ? "" : guarded(
+      `decode with ${name}`,
+      () => engine.decode(list, { skip_special_tokens, clean_up_tokenization_spaces }),
+    );
   };
   const batch_decode: Tokenizer["batch_decode"] = (ids, options = {}) => {
     if (!(ids instanceof Tensor)) return ids.map((row) => decode(row, options));
@@ -162,45 +243,30 @@ export function tokenizerOf(
     const host = Array.from(hostData(ids) as ArrayLike<number | bigint>, Number);
     return Array.from({ length: batch }, (_, b) => decode(host.slice(b * length, (b + 1) * length), options));
   };
+  const chat = new ChatWriter(chat_template, special);
+  const apply_chat_template = (
+    messages: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],
+    options: ApplyChatTemplateOptions = {},
+  ) => {
+    const { tokenize = true, padding, padding_side, truncation, max_length, ...rest } = options;
+    const several = Array.isArray(messages) && Array.isArray(messages[0]);
+    const texts = (several ? messages as readonly (readonly ChatMessage[])[] : [messages as ChatMessage[]])
+      .map((one) => chat.write(one, rest));
+    if (!tokenize) return several ? texts : texts[0]!;
+    const given = Object.entries({ padding, padding_side, truncation, max_length });
+    const chosen: EncodeOptions = Object.fromEntries(given.filter(([, value]) => value !== undefined));
+    return call(texts, { ...chosen, add_special_tokens: false });
+  };
   return Object.assign(call, {
     encode,
     decode,
     batch_decode,
+    // Which of the declared results it is follows from its arguments.
+    apply_chat_template: apply_chat_template as Tokenizer["apply_chat_template"],
+    chat_template,
     bos_token_id: idOf("bos_token"),
     eos_token_id: idOf("eos_token"),
     pad_token_id,
     model_max_length,
   });
-}
-
-/** Rows of ids as tensors of one length. */
-function pack(
-  rows: readonly number[][],
-  options: EncodeOptions,
-  pad: number | null,
-  side: "left" | "right",
-): Encoding {
-  const longest = Math.max(0, ...rows.map((r) => r.length));
-  if (rows.length === 0) throw new InvalidArgument("Cannot tokenize an empty list of texts");
-  const ragged = rows.some((r) => r.length !== longest);
-  if (ragged && options.padding !== true) {
-    throw new InvalidArgument(
-      `Cannot put texts of ${
-        [...new Set(rows.map((r) => r.length))].join(", ")
-      } tokens into one tensor: pass { padding: true }`,
-    );
-  }
-  if (ragged && pad === null) throw new InvalidArgument("Cannot pad: the tokenizer has no padding token");
-  const fill = (row: readonly number[], body: readonly number[], value: number) => {
-    const gap = new Array<number>(longest - row.length).fill(value);
-    return side === "left" ? [...gap, ...body] : [...body, ...gap];
-  };
-  const shape = [rows.length, longest];
-  return {
-    input_ids: Tensor.from(rows.flatMap((row) => fill(row, row, pad ?? 0)), { dtype: "int64", shape }),
-    attention_mask: Tensor.from(rows.flatMap((row) => fill(row, row.map(() => 1), 0)), {
-      dtype: "int64",
-      shape,
-    }),
-  };
 }
