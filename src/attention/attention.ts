@@ -9,7 +9,7 @@ import { ALL_MASK_ATTENTION_FUNCTIONS } from "../masks/interface.ts";
 import type { MaskFunction } from "../masks/types.ts";
 import { tidy, tidySettled } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
-import { attentionFunction, builtinOf } from "./builtin.ts";
+import { attentionFunction, builtinOf, withoutPages } from "./builtin.ts";
 import { checkOperands } from "./attend.ts";
 import type { SDPBackend } from "./sdpa_kernel.ts";
 import type { AttentionMask } from "./types.ts";
@@ -95,8 +95,9 @@ export async function attention(
     }
   }
   checkOperands(query, key, value);
-  const { attn_implementation = "sdpa", mask_function, attention_mask = null, return_lse = false, ...rest } =
-    options;
+  const { attn_implementation: requested = "sdpa", mask_function, attention_mask = null, ...others } = options;
+  const { return_lse = false, ...rest } = others;
+  const attn_implementation = withoutPages(requested);
   const [b, h, q, d] = query.shape as [number, number, number, number];
   const hkv = key.shape[1]!;
   const module = {

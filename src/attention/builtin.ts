@@ -15,6 +15,15 @@ import { flash, flash_attention_forward } from "./flash.ts";
 import { flex, flex_attention_forward } from "./flex.ts";
 import type { Attend } from "./forward.ts";
 import { ALL_ATTENTION_FUNCTIONS, AttentionInterface } from "./interface.ts";
+import {
+  eager_paged_attention_forward,
+  flash_paged_attention_forward,
+  pagedCache,
+  pagedEager,
+  pagedFlash,
+  pagedSdpa,
+  sdpa_paged_attention_forward,
+} from "./paged.ts";
 import { sdpa, sdpa_attention_forward } from "./sdpa.ts";
 import type { AttentionFunction } from "./types.ts";
 
@@ -30,23 +39,42 @@ export interface Backend {
   readonly format_mask: MaskFormatter;
 }
 
+const FLASH = ["flash_attention_2", "flash_attention_3", "flash_attention_4"];
+
+/** What stands before the name of an implementation that reads its past from a cache of pages. */
+const PAGED = "paged|";
+
 /** The built-in backends, in the order error messages list them. */
 export const BACKENDS: readonly Backend[] = [
   { name: "eager", forward: eager_attention_forward, attend: eager, format_mask: eager_mask },
   { name: "sdpa", forward: sdpa_attention_forward, attend: sdpa, format_mask: sdpa_mask },
-  ...["flash_attention_2", "flash_attention_3", "flash_attention_4"].map((name) => ({
+  ...FLASH.map((name) => ({
     name,
     forward: flash_attention_forward,
     attend: flash,
     format_mask: flash_attention_mask,
   })),
   { name: "flex_attention", forward: flex_attention_forward, attend: flex, format_mask: flex_attention_mask },
+  {
+    name: `${PAGED}eager`,
+    forward: eager_paged_attention_forward,
+    attend: pagedEager,
+    format_mask: eager_mask,
+  },
+  { name: `${PAGED}sdpa`, forward: sdpa_paged_attention_forward, attend: pagedSdpa, format_mask: sdpa_mask },
+  ...FLASH.map((name) => ({
+    name: `${PAGED}${name}`,
+    forward: flash_paged_attention_forward,
+    attend: pagedFlash,
+    format_mask: flash_attention_mask,
+  })),
 ];
 
 for (const { name, forward, format_mask } of BACKENDS) {
   // As in the reference, `eager` has a mask formatter but no entry: it is every model's own default.
   if (name !== "eager") AttentionInterface.register(name, forward);
-  AttentionMaskInterface.register(name, format_mask);
+  // The registry itself finds the masks of `paged|X` under X, also when those were replaced.
+  if (!name.startsWith(PAGED)) AttentionMaskInterface.register(name, format_mask);
 }
 
 /** The built-in backend that `name` means now, or undefined where a user's function stands under it. */
@@ -64,4 +92,20 @@ export function builtinOf(name: string): Backend | undefined {
  */
 export function attentionFunction(name: string): AttentionFunction {
   return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward);
+}
+
+/** The name whose function computes where there is no paged cache: X for a built-in `paged|X`, else the name itself. */
+export function withoutPages(name: string): string {
+  return name.startsWith(PAGED) && builtinOf(name) !== undefined ? name.slice(PAGED.length) : name;
+}
+
+/**
+ * The function a model calls for `name`: that of a built-in `paged|X` where a call brings a paged cache, else X.
+ *
+ * @throws {InvalidArgument} for an unknown name
+ */
+export function modelAttentionFunction(name: string): AttentionFunction {
+  const own = attentionFunction(name), plain = attentionFunction(withoutPages(name));
+  if (own === plain) return own;
+  return (...args) => (pagedCache(args[5]) === null ? plain : own)(...args);
 }

@@ -45,7 +45,7 @@ export function flash(
   const v = filledValue ?? value;
   if (query.size === 0 || k.size === 0) {
     throw new InvalidArgument(
-      `Cannot run flash attention on query [${query.shape}] and key [${k.shape}]: no dimension may be 0`,
+      `Cannot run flash attention on query [${query.shape}] and key [${k.shape}]: a zero dimension is not allowed`,
     );
   }
   const causal = kwargs.is_causal ?? module.is_causal ?? true;

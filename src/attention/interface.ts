@@ -5,6 +5,7 @@
  */
 import { InvalidArgument } from "../errors.ts";
 import { GlobalEntries, Registry } from "../registry.ts";
+import { is_kernel } from "./kernel_name.ts";
 import type { AttentionFunction } from "./types.ts";
 
 const entries = new GlobalEntries<AttentionFunction>("attention function");
@@ -54,6 +55,9 @@ export class AttentionInterface extends Registry<AttentionFunction> {
 
 /** Message for a name nobody registered. */
 export function unknownName(name: string, known: readonly string[]): string {
+  if (is_kernel(name)) {
+    return `Cannot use attn_implementation="${name}": it names a kernel package, and kernel packages cannot be loaded yet`;
+  }
   return `Cannot use attn_implementation="${name}": expected one of ${
     ["eager", ...known.filter((k) => k !== "eager")].join(", ")
   }, ` +

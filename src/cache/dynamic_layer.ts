@@ -31,6 +31,10 @@ export class DynamicLayer extends CacheLayer {
     return [stored + query_length, this.seen - stored];
   }
 
+  filled(seen: number): number {
+    return Math.min(seen, this.#stays);
+  }
+
   refusesCrop(n: number): string | null {
     if (n >= this.seen || this.seen <= this.#stays) return null;
     return `its window of ${this.#stays + 1} has moved on after ${this.seen} tokens`;

@@ -31,6 +31,8 @@ export interface LayerState {
 export abstract class CacheLayer implements Disposable {
   /** Whether the layer keeps only a window. */
   abstract readonly is_sliding: boolean;
+  /** Slots the layer fills after `seen` tokens. */
+  abstract filled(seen: number): number;
   /** Whether unused slots are handed out, and therefore hold zeros. */
   protected abstract readonly zeroed: boolean;
   /** The buffers; null before the first update. */

@@ -15,8 +15,7 @@ export abstract class LayeredCache implements Cache {
   /** Whether shapes stay fixed from step to step. */
   abstract readonly is_compileable: boolean;
   readonly #make: (window: number | null) => CacheLayer;
-  readonly #every: number | null;
-  readonly #fixed: boolean;
+  readonly #windows: LayerWindows;
   #layers: CacheLayer[];
 
   /**
@@ -26,9 +25,17 @@ export abstract class LayeredCache implements Cache {
    */
   constructor(windows: LayerWindows, make: (window: number | null) => CacheLayer) {
     this.#make = make;
-    this.#every = windows.every;
-    this.#fixed = windows.layers !== null;
+    this.#windows = windows;
     this.#layers = (windows.layers ?? []).map(make);
+  }
+
+  get #every(): number | null {
+    return this.#windows.every;
+  }
+
+  /** Whether the number of layers is known. */
+  get #fixed(): boolean {
+    return this.#windows.layers !== null;
   }
 
   /** Whether each layer keeps only a window. */
@@ -148,21 +155,58 @@ export abstract class LayeredCache implements Cache {
 
   /** What the cache holds now, to go back to when a forward fails half-way: it shares storage and copies nothing. */
   snapshot(): CacheSnapshot {
-    let saved: readonly LayerState[] | null = this.#layers.map((layer) => layer.save());
+    let saved: readonly LayerState[] | null = this.saveLayers();
     return {
       restore: () => {
         if (saved === null) {
           throw new InvalidArgument("Cannot restore a cache from a snapshot after it was disposed");
         }
-        for (const layer of this.#layers.splice(saved.length)) layer[Symbol.dispose]();
-        while (this.#layers.length < saved.length) this.#layers.push(this.#make(this.#every));
-        saved.forEach((state, i) => this.#layers[i]!.load(state));
+        this.loadLayers(saved);
       },
       [Symbol.dispose]: () => {
         dispose((saved ?? []).map((state) => state.states));
         saved = null;
       },
     };
+  }
+
+  /**
+   * What every layer holds now, which belongs to the caller.
+   *
+   * @internal
+   */
+  saveLayers(): LayerState[] {
+    return this.#layers.map((layer) => layer.save());
+  }
+
+  /**
+   * Makes the layers hold that, which stays the caller's.
+   *
+   * @internal
+   */
+  loadLayers(saved: readonly LayerState[]): void {
+    for (const layer of this.#layers.splice(saved.length)) layer[Symbol.dispose]();
+    while (this.#layers.length < saved.length) this.#layers.push(this.#make(this.#every));
+    saved.forEach((state, i) => this.#layers[i]!.load(state));
+  }
+
+  /**
+   * Whether every layer keeps what `windows` say.
+   *
+   * @internal
+   */
+  keeps(windows: LayerWindows): boolean {
+    const of = ({ layers, every }: LayerWindows, i: number) => layers === null ? every : layers[i];
+    return this.#layers.every((_, i) => of(windows, i) === of(this.#windows, i));
+  }
+
+  /**
+   * Slots layer `layer_idx` fills after `seen` tokens.
+   *
+   * @internal
+   */
+  filled(layer_idx: number, seen: number): number {
+    return (this.#layers[layer_idx] ?? this.#make(this.#every)).filled(seen);
   }
 
   /** Gives all states back; the cache is empty then. */
@@ -181,10 +225,10 @@ function dispose(all: readonly (States | null)[]): void {
  *
  * @throws {InvalidArgument}
  */
-export function checkOptions(options: object, known: readonly string[]): void {
+export function checkOptions(options: object, known: readonly string[], act = "make"): void {
   const odd = Object.keys(options).find((key) => !known.includes(key));
   if (odd === undefined) return;
   throw new InvalidArgument(
-    `Cannot make a cache with option "${odd}": known options are ${known.join(", ")}`,
+    `Cannot ${act} a cache with option "${odd}": known options are ${known.join(", ")}`,
   );
 }

@@ -26,6 +26,10 @@ export class StaticLayer extends CacheLayer {
     return [this.#size, 0];
   }
 
+  filled(seen: number): number {
+    return Math.min(seen, this.#size);
+  }
+
   refusesCrop(_n: number): null {
     return null;
   }
@@ -67,6 +71,10 @@ export class StaticSlidingLayer extends CacheLayer {
     if (this.seen + query_length <= this.#window) return [this.#window, 0];
     const before = Math.min(this.seen, this.#window - 1);
     return [before + query_length, this.seen - before];
+  }
+
+  filled(seen: number): number {
+    return Math.min(seen, this.#window);
   }
 
   refusesCrop(n: number): string | null {

@@ -11,8 +11,8 @@ import { Tensor } from "../tensor.ts";
 import { add_offsets_to_mask_function, and_masks, checkCallable, checkSize } from "./algebra.ts";
 import { blockKinds, blocksOf, FULL, HIDDEN, listBlocks, PARTIAL } from "./blocks.ts";
 import { denseBits } from "./format_sdpa.ts";
-import { type Frame, readFrame } from "./frame.ts";
-import { compile, type RowProgram } from "./rows.ts";
+import { type Frame, programOf, readFrame } from "./frame.ts";
+import type { RowProgram } from "./rows.ts";
 import { describe } from "./structure.ts";
 import type { BlockMaskLike, MaskFunction } from "./types.ts";
 
@@ -199,7 +199,7 @@ export function create_block_mask(
     mask_function: mask_mod,
     device,
   });
-  return new BlockMask(frame, compile(mask_mod), H ?? 1, [bq, bk]);
+  return new BlockMask(frame, programOf(frame), H ?? 1, [bq, bk]);
 }
 
 /** The predicate over positions that begin at 0, with the padding in it. */

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { isFloat, minOf, present } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
-import { hostData, Tensor } from "../tensor.ts";
+import { Tensor } from "../tensor.ts";
 import type { MaskFunction } from "./types.ts";
+import { denseVisible } from "./visible.ts";
 
 /** What {@linkcode maskToString} shows. */
 export interface DrawOptions {
@@ -96,8 +96,7 @@ function source(
       }: expected (B, H, Q, N), (B, N) or a predicate`,
     );
   }
-  const values = present(mask.dtype, hostData(mask));
-  const limit = isFloat(mask.dtype) ? minOf(mask.dtype) / 2 : 0;
+  const dense = denseVisible(mask);
   const keys = kv_length ?? mask.shape.at(-1)!;
   const [batches, heads, rows, cols] = mask.shape.length === 4
     ? mask.shape as [number, number, number, number]
@@ -111,10 +110,5 @@ function source(
       `Cannot draw batch ${batch}, head ${head}, ${queries} × ${keys} of a mask of shape [${mask.shape}]`,
     );
   }
-  const from = (batch * heads + (heads > 1 ? head : 0)) * rows * cols;
-  return {
-    queries,
-    keys,
-    visible: (q, kv) => Number(values[from + (rows > 1 ? q : 0) * cols + kv]) > limit,
-  };
+  return { queries, keys, visible: (q, kv) => dense(batch, head, q, kv) };
 }

@@ -6,9 +6,8 @@
 import { minOf } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
 import { Tensor } from "../tensor.ts";
-import { eachRow, isShared, maskHeads, paddingRow, readFrame } from "./frame.ts";
+import { eachRow, isShared, maskHeads, paddingRow, programOf, readFrame } from "./frame.ts";
 import { isPlainBidirectional, repeatFirst } from "./format_sdpa.ts";
-import { compile } from "./rows.ts";
 import type { AttentionMask, MaskFormatterArgs } from "./types.ts";
 
 /** The most negative value of each dtype, as the words a host array stores. */
@@ -32,7 +31,7 @@ export function eager_mask(args: MaskFormatterArgs): AttentionMask {
     );
   }
   if ((args.allow_is_bidirectional_skip ?? false) && isPlainBidirectional(frame)) return null;
-  const program = compile(frame.maskFunction);
+  const program = programOf(frame);
   const heads = maskHeads(frame, program);
   const { padding, keyOffset, keys } = frame;
   // Half types are written as words. Zero is word 0 in all of them, so visible keys need no write.

@@ -4,8 +4,7 @@
  * @module
  */
 import { BLOCK, BlockMask } from "./block_mask.ts";
-import { isAll, maskHeads, readFrame } from "./frame.ts";
-import { compile } from "./rows.ts";
+import { isAll, maskHeads, programOf, readFrame } from "./frame.ts";
 import type { MaskFormatterArgs } from "./types.ts";
 
 /**
@@ -19,6 +18,6 @@ import type { MaskFormatterArgs } from "./types.ts";
 export function flex_attention_mask(args: MaskFormatterArgs): BlockMask {
   const { padding, ...rest } = readFrame(args);
   const frame = { ...rest, padding: padding === null || isAll(padding.data, 1) ? null : padding };
-  const program = compile(frame.maskFunction);
+  const program = programOf(frame);
   return new BlockMask(frame, program, maskHeads(frame, program), [BLOCK, BLOCK]);
 }

@@ -4,8 +4,8 @@
  * @module
  */
 import { Tensor } from "../tensor.ts";
-import { eachRow, type Frame, isAll, isShared, maskHeads, paddingRow, readFrame } from "./frame.ts";
-import { compile, type RowProgram } from "./rows.ts";
+import { eachRow, type Frame, isAll, isShared, maskHeads, paddingRow, programOf, readFrame } from "./frame.ts";
+import type { RowProgram } from "./rows.ts";
 import type { AttentionMask, MaskFormatterArgs } from "./types.ts";
 
 /**
@@ -24,7 +24,7 @@ export function sdpa_mask(args: MaskFormatterArgs): AttentionMask {
   const frame = readFrame(args);
   if ((args.allow_is_causal_skip ?? true) && isPlainCausal(frame)) return null;
   if ((args.allow_is_bidirectional_skip ?? false) && isPlainBidirectional(frame)) return null;
-  const program = compile(frame.maskFunction);
+  const program = programOf(frame);
   const heads = maskHeads(frame, program);
   const data = denseBits(frame, program, heads);
   return Tensor.ofHost(data, "bool", [frame.batch, heads, frame.queries, frame.keys], frame.device);

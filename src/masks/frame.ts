@@ -8,7 +8,7 @@ import { InvalidArgument } from "../errors.ts";
 import { checkCallable, checkSize } from "./algebra.ts";
 import { causal_mask_function } from "./functions.ts";
 import { type Matrix, readMask } from "./input.ts";
-import { clamp, type RowProgram } from "./rows.ts";
+import { clamp, compile, type RowProgram } from "./rows.ts";
 import type { MaskFormatterArgs, MaskFunction } from "./types.ts";
 
 /** Checked arguments of a formatter. */
@@ -102,6 +102,34 @@ export function isAll(values: Uint8Array, bit: 0 | 1): boolean {
  * hidden. `bits` (end − start) says which; null means exactly those the padding shows.
  */
 export type EmitRow = (at: number, b: number, start: number, end: number, bits: Uint8Array | null) => void;
+
+/**
+ * The frame's pattern, ready to compute rows. A predicate of the user's is asked once about each place, however
+ * often its rows are read: to compare heads, to sort blocks, and by every layer that expands a block mask.
+ */
+export function programOf(frame: Frame): RowProgram {
+  const program = compile(frame.maskFunction);
+  const { narrow } = program;
+  if (narrow === null || !program.opaque) return program;
+  const rows = new Map<string, Uint8Array>();
+  return {
+    ...program,
+    narrow: (b, h, q, from, row) => {
+      const key = `${b} ${h} ${q}`, known = rows.get(key);
+      if (known === undefined) {
+        narrow(b, h, q, from, row);
+        rows.set(key, pack(row));
+      } else for (let i = 0; i < row.length; i++) row[i] = (known[i >> 3]! >> (i & 7)) & 1;
+    },
+  };
+}
+
+/** Eight elements to a byte. */
+function pack(row: Uint8Array): Uint8Array {
+  const bits = new Uint8Array((row.length + 7) >> 3);
+  for (let i = 0; i < row.length; i++) if (row[i] !== 0) bits[i >> 3]! |= 1 << (i & 7);
+  return bits;
+}
 
 /** Number of mask heads this frame needs: 1, or all when an opaque predicate answers differently between heads. */
 export function maskHeads(frame: Frame, program: RowProgram): number {

@@ -39,6 +39,7 @@ export {
 export { create_masks_for_generate } from "./generate.ts";
 export { ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface } from "./interface.ts";
 export { find_packed_sequence_indices } from "./packed.ts";
+export { paged_mask_function } from "./paged.ts";
 export type {
   AttentionMask,
   BlockMaskLike,
