@@ -35,6 +35,13 @@ const cell = (name: string, implementation: string, column: string) => (rows: Ro
 const timeRatio = (a: string, b: string) => (rows: Rows) =>
   quotient(at(rows, a, FLASH, "cpu ms"), at(rows, b, FLASH, "cpu ms"));
 
+/** The largest share of a forward that building a mask took, over the rows that fit. */
+const worstShare = (fits: (row: Row) => boolean) => (rows: Rows) => {
+  const shares = rows.filter(fits).map((r) => r["mask / forward"]).filter((x) => typeof x === "number");
+  return shares.length === 0 ? null : Math.max(...shares);
+};
+const byUser = (row: Row) => String(row["case"]).endsWith("user's predicate");
+
 const DECODE = "decode over 32768, 32/8, D 128 (256 MiB)";
 const DECODE_HALF = "decode over 32768, 32/8, D 128, bfloat16 (128 MiB)";
 
@@ -100,6 +107,20 @@ const GOALS: readonly Goal[] = [
     measured: (rows) => quotient(at(rows, DECODE, FLASH, "cpu ms"), at(rows, DECODE_HALF, FLASH, "cpu ms")),
     must: 1.7,
     excellent: 1.9,
+  },
+  {
+    name: "built-in mask / forward, worst",
+    measured: worstShare((row) => !byUser(row)),
+    must: 0.01,
+    excellent: 0.001,
+    ceiling: true,
+  },
+  {
+    name: "user's predicate / forward, S 4096, worst",
+    measured: worstShare((row) => byUser(row) && String(row["case"]).startsWith("4096")),
+    must: 0.1,
+    excellent: 0.03,
+    ceiling: true,
   },
   {
     name: "start: module KiB",

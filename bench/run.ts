@@ -9,6 +9,7 @@ import { benchAttention } from "./attention.ts";
 import { benchGenerate } from "./generate.ts";
 import { judge } from "./goals.ts";
 import { benchLinear } from "./linear.ts";
+import { benchMasks } from "./masks.ts";
 import { loadOnnxRuntimeWeb } from "./peers/onnxruntime_web.ts";
 import { makeProbe } from "./probe.ts";
 import {
@@ -26,6 +27,7 @@ import { EFFORT, interleave } from "./timing.ts";
 const BENCHES = {
   linear: benchLinear,
   attention: benchAttention,
+  masks: benchMasks,
   generate: benchGenerate,
   start: benchStart,
 } as const;

@@ -19,6 +19,7 @@ import {
 import { ALL_MASK_ATTENTION_FUNCTIONS } from "../masks/interface.ts";
 import type { AttentionMask, MaskFunction } from "../masks/types.ts";
 import { Tensor } from "../tensor.ts";
+import type { Io } from "./io.ts";
 
 /** Options of the command. */
 interface MaskOptions {
@@ -149,8 +150,8 @@ function count(least: number): (text: string) => number {
   };
 }
 
-/** The command, which prints with `print`. */
-export function maskCommand(print: (text: string) => void): Command {
+/** The command. */
+export function maskCommand(io: Io): Command {
   return new Command("mask")
     .description("Show what a backend would receive as its mask.")
     .option("-i, --impl <name>", "attention implementation", "sdpa")
@@ -175,8 +176,8 @@ export function maskCommand(print: (text: string) => void): Command {
       try {
         if (options.png !== undefined) await Deno.writeFile(options.png, picture(visible, options.q, keys));
         if (options.json === true) {
-          print(JSON.stringify({ implementation: options.impl, ...report }, null, 2));
-        } else print(`${options.impl} receives ${report.receives}\n\n${report.drawing}`);
+          io.print(JSON.stringify({ implementation: options.impl, ...report }, null, 2));
+        } else io.print(`${options.impl} receives ${report.receives}\n\n${report.drawing}`);
       } finally {
         if (mask instanceof Tensor || mask instanceof BlockMask) mask[Symbol.dispose]();
       }

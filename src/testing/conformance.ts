@@ -10,7 +10,7 @@ import type { AttentionFunction } from "../attention/types.ts";
 import { PretrainedConfig } from "../config.ts";
 import type { DeviceName } from "../devices/device.ts";
 import { AttentionRefused, InvalidArgument } from "../errors.ts";
-import { randomGenerator } from "../generation/sampling.ts";
+import { randomGenerator } from "../random.ts";
 import { and_masks } from "../masks/algebra.ts";
 import {
   bidirectional_mask_function,

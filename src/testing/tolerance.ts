@@ -1,24 +1,6 @@
 /**
- * How far attention may be from the float64 oracle: the numbers both the public conformance suite and this
- * project's own tests use.
+ * How far attention may be from the float64 oracle, for those who run the conformance suite.
  *
  * @module
  */
-import type { DeviceName } from "../devices/device.ts";
-
-/** Largest allowed error of an element: `atol + rtol·|expected|`. */
-export interface Tolerance {
-  /** Absolute part. */
-  readonly atol: number;
-  /** Part relative to the expected value. */
-  readonly rtol: number;
-}
-
-/**
- * float32 attention with unit normal operands. Softmax and two products accumulate a few ulp of the largest score;
- * WGSL allows exp 3 + 2·|x| ulp, and software Vulkan drivers use all of it.
- */
-export const ATTENTION_TOLERANCE: Readonly<Record<DeviceName, Tolerance>> = {
-  wasm: { atol: 1e-5, rtol: 1e-5 },
-  webgpu: { atol: 2e-5, rtol: 5e-5 },
-};
+export { ATTENTION_TOLERANCE, type Tolerance } from "../attention/tolerance.ts";

@@ -1,12 +1,11 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { decode } from "npm:fast-png@8.0.0";
 import { liveBuffers } from "../../mod.ts";
-import { main } from "../../src/cli/main.ts";
+import { attune } from "./fake_io.ts";
 
-async function run(...args: string[]): Promise<{ code: number; text: string }> {
-  const lines: string[] = [];
-  const code = await main(["mask", ...args], (line) => lines.push(line));
-  return { code, text: lines.join("\n") };
+async function run(...args: string[]): Promise<{ code: number; text: string; said: string }> {
+  const { code, stdout, stderr } = await attune(["mask", ...args]);
+  return { code, text: stdout, said: stderr };
 }
 
 Deno.test("attune mask: says and draws what each implementation receives", async () => {
@@ -40,14 +39,8 @@ Deno.test("attune mask: the picture has a dark cell where a key is visible", asy
 });
 
 Deno.test("attune mask: wrong usage is code 2, a refused name code 1", async () => {
-  const said: unknown[] = [];
-  const { error } = console;
-  console.error = (...args) => said.push(...args);
-  try {
-    assertEquals((await run("--impl", "nope")).code, 1);
-    assertStringIncludes(String(said.at(-1)), "flex_attention");
-    assertEquals((await run("--q", "0")).code, 2);
-  } finally {
-    console.error = error;
-  }
+  const refused = await run("--impl", "nope");
+  assertEquals(refused.code, 1);
+  assertStringIncludes(refused.said, "flex_attention");
+  assertEquals((await run("--q", "0")).code, 2);
 });

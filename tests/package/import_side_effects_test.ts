@@ -53,7 +53,7 @@ async function imported(entry: string): Promise<unknown> {
   return JSON.parse(stdout);
 }
 
-for (const entry of ["mod.ts", "testing.ts"]) {
+for (const entry of ["mod.ts", "testing.ts", "src/cli/main.ts"]) {
   Deno.test(`importing ${entry} opens nothing and needs no permission`, async () => {
     assertEquals(await imported(new URL(entry, ROOT).href), { opened: {}, exports: true });
   });

@@ -13,7 +13,8 @@ import { filesBelow, stemOf, textOf, withoutComments } from "./sources.ts";
 const LAYERS: readonly (readonly string[])[] = [
   ["mod.ts", "testing.ts"],
   ["src/cli/", "src/server/", "src/testing/"],
-  ["src/from_pretrained*", "src/auto_*", "src/load_parameters.ts", "src/support.ts"],
+  ["src/from_*", "src/auto_*", "src/load_parameters.ts", "src/support.ts"],
+  ["src/inspect/"], // looks at models from outside
   ["src/text/"], // streamers feed on generation
   ["src/models/", "src/generation/"], // `model.generate` is a method, and generation drives a model
   ["src/vision/", "src/quantize/"],
@@ -24,7 +25,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["src/ops/"],
   ["src/tensor*", "src/host_data.ts", "src/storage.ts", "src/shape.ts", "src/scope.ts", "src/settings.ts"],
   ["src/devices/"],
-  ["src/registry.ts", "src/notice.ts", "src/async_context.ts", "src/dtype.ts", "src/errors.ts"],
+  ["src/registry.ts", "src/notice.ts", "src/random.ts", "src/async_context.ts", "src/dtype.ts", "src/errors.ts"],
   ["wasm/built/", "kernels/"],
 ];
 

@@ -1,0 +1,174 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { AutoModelForCausalLM, AutoTokenizer, liveBuffers } from "../../mod.ts";
+import { attune } from "./fake_io.ts";
+
+const MODEL = "tests/models/demo";
+const PROMPT = "In the beginning";
+
+/** What `attune generate --json` printed. */
+async function json(...args: string[]) {
+  const { code, stdout } = await attune(["generate", MODEL, PROMPT, ...args, "--json"]);
+  assertEquals(code, 0);
+  return JSON.parse(stdout);
+}
+
+Deno.test("attune generate: writes the text as it comes, and nothing else on stdout", async () => {
+  const pieces: string[] = [];
+  const { code, stdout, stderr } = await attune(["generate", MODEL, PROMPT, "--max-new-tokens", "8"], {
+    onWrite: (text) => pieces.push(text),
+  });
+  const tokenizer = await AutoTokenizer.from_pretrained(MODEL);
+  await using model = await AutoModelForCausalLM.from_pretrained(MODEL);
+  const { input_ids, attention_mask } = tokenizer(PROMPT);
+  using ids = input_ids;
+  using _ = attention_mask;
+  using output = await model.generate({ input_ids: ids, max_new_tokens: 8 });
+  const rows = await output.tolist() as number[][];
+  assertEquals({ code, stderr }, { code: 0, stderr: "" });
+  assertEquals(stdout, `${tokenizer.decode(rows[0]!.slice(ids.shape[1]))}\n`);
+  assert(pieces.length > 4, `it came in ${pieces.length} pieces`);
+});
+
+Deno.test("attune generate: JSON says what computed each token; a swap changes the name and not the tokens", async () => {
+  const plain = await json("--max-new-tokens", "6");
+  const swapped = await json(
+    ...["--max-new-tokens", "6", "--swap-at", "2=eager", "--swap-at", "4=flash_attention_2"],
+  );
+  assertEquals(swapped.token_ids, plain.token_ids);
+  assertEquals(swapped.text, plain.text);
+  assertEquals(plain.implementations, new Array(6).fill("sdpa"));
+  assertEquals(swapped.implementations, [
+    ...["sdpa", "sdpa"],
+    ...["eager", "eager"],
+    ...["flash_attention_2", "flash_attention_2"],
+  ]);
+  assertEquals([plain.prompt_tokens, plain.interrupted, plain.stats.new_tokens], [3, false, 6]);
+  assertEquals(plain.times_ms.length, 6);
+  assertEquals(liveBuffers(), 0);
+});
+
+Deno.test("attune generate: --stats goes to stderr", async () => {
+  const args = ["generate", MODEL, PROMPT, "--max-new-tokens", "3", "--attn", "eager", "--stats"];
+  const { stdout, stderr } = await attune(args);
+  assertEquals(stdout.trimEnd().split("\n").length, 1);
+  assertMatch(stderr, /3 tokens read at [\d.]+\/s · 3 written at [\d.]+\/s · [\d.]+ MiB, at most/);
+  assertStringIncludes(stderr, "eager on wasm, 5.1 M parameters");
+});
+
+Deno.test("attune generate: the prompt comes from stdin when there is none, or -", async () => {
+  const args = ["--max-new-tokens", "4", "--echo"];
+  const given = await attune(["generate", MODEL, "And God\nsaid", ...args]);
+  const stdin = ["And God", "said"];
+  assertEquals((await attune(["generate", MODEL, "-", ...args], { stdin })).stdout, given.stdout);
+  assertEquals((await attune(["generate", MODEL, ...args], { stdin })).stdout, given.stdout);
+  assert(given.stdout.startsWith("And God\nsaid"));
+});
+
+Deno.test("attune generate: a seed repeats a sample", async () => {
+  const sample = async (seed: string) =>
+    (await json("--sample", "--temperature", "2", "--top-k", "0", "--seed", seed, "--max-new-tokens", "8"))
+      .token_ids;
+  assertEquals(await sample("7"), await sample("7"));
+  assert((await sample("7")).join() !== (await sample("8")).join());
+});
+
+Deno.test("attune generate: every flag reaches generate, which knows the ranges", async () => {
+  const refused = async (...flags: string[]) => {
+    const { code, stderr } = await attune(["generate", MODEL, PROMPT, "--sample", ...flags]);
+    return `${code} ${stderr}`;
+  };
+  assertStringIncludes(await refused("--temperature", "-1"), "1 Cannot generate with temperature -1");
+  assertStringIncludes(await refused("--top-p", "2"), "1 Cannot generate with top_p 2");
+  assertStringIncludes(
+    await refused("--top-k", "x"),
+    "2 error: option '--top-k <n>' argument 'x' is invalid",
+  );
+  assertStringIncludes(await refused("--min-p", "3"), "1 Cannot generate with min_p 3");
+  assertStringIncludes(
+    await refused("--repetition-penalty", "0"),
+    "1 Cannot generate with repetition_penalty 0",
+  );
+  assertStringIncludes(await refused("--swap-at", "eager"), "2 error");
+  assertStringIncludes(await refused("--swap-at", "2=eager", "--num-beams", "2"), "1 Cannot swap");
+  assertStringIncludes(await refused("--attn", "nope"), "1 Cannot use attn_implementation");
+  assertStringIncludes(await refused("--attn", "vision_config=eager"), "1 Cannot set attn_implementation");
+  assertEquals(liveBuffers(), 0);
+});
+
+Deno.test("attune generate: it ends after a stop string, and not before the least number of tokens", async () => {
+  const free = await json("--max-new-tokens", "10");
+  const word = free.text.trim().split(" ").at(3);
+  const stopped = await json("--max-new-tokens", "10", "--stop", word);
+  assert(stopped.token_ids.length < 10);
+  assertStringIncludes(stopped.text, word);
+  assertEquals(stopped.token_ids, free.token_ids.slice(0, stopped.token_ids.length));
+});
+
+Deno.test("attune generate: several sequences are printed when all are there", async () => {
+  const args = ["--num-beams", "2", "--num-return-sequences", "2", "--max-new-tokens", "4"];
+  const { sequences } = await json(...args);
+  assertEquals(sequences.length, 2);
+  const { stdout } = await attune(["generate", MODEL, PROMPT, ...args]);
+  assertEquals(stdout, `${sequences[0].text}\n---\n${sequences[1].text}\n`);
+});
+
+Deno.test("attune generate: Ctrl-C keeps what was written, and the code is 130", async () => {
+  let pieces = 0;
+  const { code, stdout, stderr } = await attune(
+    ["generate", MODEL, PROMPT, "--max-new-tokens", "200", "--stats"],
+    { onWrite: (_, io) => ++pieces === 3 && io.interrupt() },
+  );
+  const whole = await attune(["generate", MODEL, PROMPT, "--max-new-tokens", "8"]);
+  assertEquals(code, 130);
+  assert(stdout.endsWith("\n") && stdout.trim() !== "");
+  assert(whole.stdout.startsWith(stdout.trimEnd()));
+  assertMatch(stderr, /[34] written at/);
+  assertEquals(liveBuffers(), 0);
+});
+
+Deno.test("attune generate: Ctrl-C before there is anything to keep", async () => {
+  const { code, stdout } = await attune(["generate", MODEL], {
+    stdin: ["And"],
+    onStart: (io) => io.interrupt(),
+  });
+  assertEquals({ code, stdout }, { code: 130, stdout: "" });
+});
+
+Deno.test("attune generate: a module of the user's brings its own attention", async () => {
+  const file = await Deno.makeTempFile({ suffix: ".ts" });
+  const mod = new URL("../../mod.ts", import.meta.url).href;
+  await Deno.writeTextFile(
+    file,
+    `import { AttentionInterface, AttentionMaskInterface, eager_attention_forward, eager_mask } from "${mod}";\n` +
+      `AttentionInterface.register("mine", eager_attention_forward);\nAttentionMaskInterface.register("mine", eager_mask);\n`,
+  );
+  try {
+    const { implementations } = await json("--import", file, "--attn", "mine", "--max-new-tokens", "2");
+    assertEquals(implementations, ["mine", "mine"]);
+    const { code, stderr } = await attune(["generate", MODEL, PROMPT, "--import", "./no_such_module.ts"]);
+    assertEquals(code, 1);
+    assertStringIncludes(stderr, "Cannot import ./no_such_module.ts");
+  } finally {
+    await Deno.remove(file);
+  }
+});
+
+Deno.test("attune generate: a bar on a terminal shows the loading and is gone afterwards; a pipe gets none", async () => {
+  const args = ["generate", MODEL, PROMPT, "--max-new-tokens", "2"];
+  const shown = await attune(args, { terminal: { stderr: true } });
+  assertStringIncludes(shown.stderr, "█");
+  assertMatch(shown.stderr, /100 % · 9\.8 of 9\.8 MiB/);
+  // deno-lint-ignore no-control-regex
+  assertMatch(shown.stderr, /\x1b\[1G\x1b\[2K$/);
+  const piped = await attune(args, { terminal: { stdout: true, stdin: true } });
+  assertEquals(piped.stderr, "");
+  assertEquals(piped.stdout, shown.stdout);
+});
+
+Deno.test("attune generate: a model that is not there is code 1, and the message has no stack", async () => {
+  const { code, stderr } = await attune(["generate", "no/such/model", "x"]);
+  assertEquals(code, 1);
+  assertStringIncludes(stderr, "Cannot find the model");
+  assertEquals(stderr.includes("\n    at "), false);
+  assertStringIncludes((await attune(["generate", "no/such/model", "x", "--debug"])).stderr, "\n    at ");
+});
