@@ -23,6 +23,8 @@ export const SINGLE = "model.safetensors";
 export const INDEX = "model.safetensors.index.json";
 /** File handles are few; the largest published models have a few hundred shards. */
 export const MAX_SHARDS = 512;
+/** The largest published models have some hundred thousand tensors. */
+const MAX_TENSORS = 2 ** 18;
 
 /**
  * Opens a model's weights: `model.safetensors`, else the shards that `model.safetensors.index.json` lists.
@@ -57,6 +59,9 @@ export async function openWeights(files: ModelFiles, options: ReadOptions = {}):
 function readIndex(json: unknown, name: string): Map<string, string> {
   const map = isRecord(json) ? json["weight_map"] : undefined;
   if (!isRecord(map)) throw new ModelFileError(`Cannot read ${name}: expected an object with a weight_map`);
+  if (Object.keys(map).length > MAX_TENSORS) {
+    throw new ModelFileError(`Cannot read ${name}: expected at most ${MAX_TENSORS} tensors`);
+  }
   const index = new Map<string, string>();
   const shards = new Set<string>();
   for (const [tensor, shard] of Object.entries(map)) {

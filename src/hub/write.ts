@@ -150,15 +150,15 @@ export class FolderWriter implements AsyncDisposable {
   }
 }
 
-/** Writes files into a folder, all or none; see {@linkcode FolderWriter}. */
+/** Writes files into a folder, all or none, and removes those that `stale` names; see {@linkcode FolderWriter}. */
 export async function writeFolder(
   folder: string | URL,
   files: Readonly<Record<string, Content>>,
-  options: WriteOptions = {},
+  stale: readonly string[] = [],
 ): Promise<void> {
-  await using writer = await FolderWriter.open(folder, options);
+  await using writer = await FolderWriter.open(folder);
   for (const [name, content] of Object.entries(files)) await writer.write(name, content);
-  await writer.commit();
+  await writer.commit((name) => stale.includes(name));
 }
 
 /** A path, or the path of a `file:` URL. */

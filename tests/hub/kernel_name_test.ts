@@ -4,7 +4,13 @@
  * @module
  */
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { ALL_ATTENTION_FUNCTIONS, AutoModel, eager_attention_forward, InvalidArgument, is_kernel } from "../../mod.ts";
+import {
+  ALL_ATTENTION_FUNCTIONS,
+  AutoModel,
+  eager_attention_forward,
+  InvalidArgument,
+  is_kernel,
+} from "../../mod.ts";
 import { parseKernelName } from "../../src/attention/kernel_name.ts";
 import { goldenCases, goldenPath } from "../support/golden.ts";
 
@@ -12,7 +18,10 @@ const names = goldenCases("hub", "is_kernel");
 
 Deno.test(`golden hub: ${names.length} names are, or are not, those of kernel packages`, () => {
   const found = names.map(({ id, params }) => [id, is_kernel(params.name as string)]);
-  assertEquals<unknown>(found, names.map(({ id, expect }) => [id, (expect as { is_kernel: boolean }).is_kernel]));
+  assertEquals<unknown>(
+    found,
+    names.map(({ id, expect }) => [id, (expect as { is_kernel: boolean }).is_kernel]),
+  );
 });
 
 interface Load {
