@@ -16,11 +16,13 @@ import { disposeOutput, type ForwardOutput } from "../models/inputs.ts";
 import { cat, reshape, slice } from "../ops/shape.ts";
 import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
+import type { MakeDrafter } from "./drafts.ts";
 import type { GenerationConfig } from "./generation_config.ts";
-import type { Settings, Streamer } from "./options.ts";
+import type { Streamer } from "./options.ts";
 import { type Generated, Recorder } from "./output.ts";
 import { type LogitsProcessorFunction, processorsOf } from "./processors.ts";
 import type { PromptMask } from "./prompt.ts";
+import type { Settings } from "./settings.ts";
 import { Stopping } from "./stopping.ts";
 
 /** What generation needs of a model. */
@@ -43,6 +45,8 @@ export interface Generative {
 export interface Request {
   readonly model: Generative;
   readonly settings: Settings;
+  /** Guesses tokens ahead, or null. */
+  readonly drafter: MakeDrafter | null;
   /** Prompts, of one length. */
   readonly prompts: readonly (readonly number[])[];
   /** Which tokens of the prompts are padding, or null. */

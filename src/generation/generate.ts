@@ -6,21 +6,22 @@
 import { builtinOf } from "../attention/builtin.ts";
 import { InvalidArgument } from "../errors.ts";
 import { checkIds, extraKwargs } from "../models/inputs.ts";
+import { assisted } from "./assisted.ts";
 import { beamSearch } from "./beam.ts";
 import { cacheOf } from "./cache.ts";
+import { drafterOf } from "./drafts.ts";
 import { Decoding, type Generative, type Request, type Strategy } from "./decoding.ts";
 import {
-  checkParts,
   type GenerateDictOptions,
   type GenerateOptions,
   type GenerateRequest,
   KEYS,
-  settle,
   type Streamer,
 } from "./options.ts";
 import { type GenerateOutput, sequencesOf } from "./output.ts";
 import { promptMask, rowsOf } from "./prompt.ts";
 import { sample } from "./sample.ts";
+import { checkParts, settle } from "./settings.ts";
 import type { Tensor } from "../tensor.ts";
 
 export type { GenerateDictOptions, GenerateOptions, GenerateOutput, GenerateRequest, Generative, Streamer };
@@ -52,8 +53,9 @@ export async function generate(
 }
 
 /** Which strategy finds the tokens. */
-function strategyOf({ settings }: Request): Strategy {
-  return settings.num_beams > 1 ? beamSearch : sample;
+function strategyOf(request: Request): Strategy {
+  if (request.drafter !== null) return assisted(request.drafter, request);
+  return request.settings.num_beams > 1 ? beamSearch : sample;
 }
 
 /** Runs `fn`; its error also ends the stream, which may have readers that wait. */
@@ -100,6 +102,7 @@ function prepare(model: Generative, options: GenerateRequest): Request {
   checkParts(options);
   const length = prompts[0]!.length;
   const settings = settle(options, model.generation_config, { length, vocab_size: model.vocab_size });
+  const drafter = drafterOf(options.assistant_model, model, settings, prompts.length);
   const mask = promptMask(options.attention_mask, prompts, settings);
   const cache = cacheOf(
     { past_key_values, cache_implementation: settings.cache_implementation },
@@ -123,12 +126,13 @@ function prepare(model: Generative, options: GenerateRequest): Request {
   return {
     model,
     settings,
+    drafter,
     prompts,
     mask,
     cache,
     streamer,
     signal,
-    kwargs: { ...kwargs, ...pick(["is_causal"]) },
+    kwargs: { ...kwargs, ...pick(["is_causal", "sdpa_backends"]) },
     prompt_kwargs: pick(model.input_keys),
   };
 }

@@ -30,26 +30,6 @@ const GENERATION_CONFIG_FILE = "generation_config.json";
  * Source: Transformers, `GenerationConfig`.
  */
 export class GenerationConfig {
-  /** Any field of the file. */
-  [field: string]: unknown;
-  declare max_new_tokens?: number;
-  declare max_length?: number | null;
-  declare min_new_tokens?: number | null;
-  declare min_length?: number;
-  declare stop_strings?: string | readonly string[] | null;
-  declare do_sample?: boolean;
-  declare temperature?: number;
-  declare top_k?: number;
-  declare top_p?: number;
-  declare min_p?: number | null;
-  declare repetition_penalty?: number;
-  declare num_beams?: number;
-  declare length_penalty?: number;
-  declare early_stopping?: boolean | "never";
-  declare num_return_sequences?: number;
-  declare eos_token_id?: number | readonly number[] | null;
-  declare pad_token_id?: number;
-
   /**
    * Copies `fields`. Their types are checked here, their ranges when they are used.
    *
@@ -135,6 +115,12 @@ async function readGenerationConfig(files: ModelFiles, read: ReadOptions): Promi
   return GenerationConfig.from_json(json, `${files.describe()}/${GENERATION_CONFIG_FILE}`);
 }
 
+/** The fields of a generation config, by their names. */
+export interface GenerationConfig extends GenerationParameters {
+  /** Any other field of the file. */
+  [field: string]: unknown;
+}
+
 /** Parameters of Transformers that change what is generated and that are not computed here, with what makes them idle. */
 const NOT_APPLIED: Readonly<Record<string, readonly unknown[]>> = {
   bad_words_ids: [],
@@ -149,7 +135,6 @@ const NOT_APPLIED: Readonly<Record<string, readonly unknown[]>> = {
   max_time: [],
   no_repeat_ngram_size: [0],
   num_beam_groups: [1],
-  prompt_lookup_num_tokens: [],
   renormalize_logits: [false],
   sequence_bias: [],
   suppress_tokens: [],

@@ -8,12 +8,11 @@ import { create_masks_for_generate } from "../masks/generate.ts";
 import type { AttentionMask, MaskArgs } from "../masks/types.ts";
 import type { ForwardInputs, ForwardOutput } from "../models/inputs.ts";
 import type { Tensor } from "../tensor.ts";
-import type { Generative } from "./decoding.ts";
 import { generate, type GenerateDictOptions, type GenerateOptions, type GenerateOutput } from "./generate.ts";
 import { GenerationConfig } from "./generation_config.ts";
 
 /** The part of a model that generates, over its `forward`. */
-export abstract class GenerationMixin implements Generative {
+export abstract class GenerationMixin {
   /** How the model generates unless a call says otherwise; from `generation_config.json`, and yours to change. */
   generation_config: GenerationConfig;
 

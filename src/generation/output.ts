@@ -6,7 +6,7 @@
 import type { Cache } from "../cache/cache.ts";
 import type { ForwardOutput } from "../models/inputs.ts";
 import { Tensor } from "../tensor.ts";
-import type { Settings } from "./options.ts";
+import type { Settings } from "./settings.ts";
 
 /**
  * The result of `generate` with `return_dict_in_generate`. Lists have an entry for every step; R is the number of rows

@@ -51,6 +51,12 @@ export interface GenerationParameters {
    * all new tokens from the start.
    */
   cache_implementation?: "dynamic" | "static";
+  /** With `assistant_model`: tokens it guesses ahead, at most; default 5. */
+  num_assistant_tokens?: number;
+  /** Guess at most so many tokens ahead from the text itself: what followed its last tokens before. */
+  prompt_lookup_num_tokens?: number | null;
+  /** With `prompt_lookup_num_tokens`: last tokens that are looked for, at most; default 2. */
+  max_matching_ngram_size?: number | null;
   /** With `return_dict_in_generate`: return the processed scores of every step. */
   output_scores?: boolean;
   /** With `return_dict_in_generate`: return the logits of every step. */
@@ -130,6 +136,9 @@ export const RULES: Readonly<Record<ParameterName, Rule>> = {
     ...exactly("one of dynamic, static", (v) => v === "dynamic" || v === "static"),
     type: isString,
   },
+  num_assistant_tokens: integer(1),
+  prompt_lookup_num_tokens: integer(1, true),
+  max_matching_ngram_size: integer(1, true),
   output_scores: flag,
   output_logits: flag,
   output_attentions: flag,

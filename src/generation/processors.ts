@@ -8,7 +8,7 @@
  * @module
  */
 import { InvalidArgument } from "../errors.ts";
-import type { Settings } from "./options.ts";
+import type { Settings } from "./settings.ts";
 import { descending, largest } from "./ranking.ts";
 import { exp } from "./sampling.ts";
 

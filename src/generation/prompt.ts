@@ -5,7 +5,7 @@
  */
 import { InvalidArgument } from "../errors.ts";
 import { hostData, Tensor } from "../tensor.ts";
-import type { Settings } from "./options.ts";
+import type { Settings } from "./settings.ts";
 
 /** Rows of a tensor (B, N) of integers. */
 export function rowsOf(t: Tensor): number[][] {

@@ -8,6 +8,8 @@
  */
 import { InvalidArgument } from "../errors.ts";
 
+export { randomGenerator } from "../random.ts";
+
 /** How tokens are chosen. */
 export interface SamplingOptions {
   /** Sample; default false: take the most probable token. */
@@ -73,21 +75,4 @@ export function draw(weights: Float64Array, total: number, random: () => number)
     if (left < 0) break;
   }
   return last;
-}
-
-/** Uniform numbers in [0, 1): sfc32 (Doty-Humphrey's Small Fast Counter), seeded by number and stream. */
-export function randomGenerator(seed: number, stream: number): () => number {
-  let a = seed >>> 0;
-  let b = Math.floor(seed / 2 ** 32) >>> 0;
-  let c = stream >>> 0;
-  let counter = 1;
-  const next = () => {
-    const t = (a + b + counter++) | 0;
-    a = b ^ (b >>> 9);
-    b = (c + (c << 3)) | 0;
-    c = ((c << 21) | (c >>> 11)) + t | 0;
-    return (t >>> 0) / 2 ** 32;
-  };
-  for (let i = 0; i < 15; i++) next();
-  return next;
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import { InvalidArgument } from "../errors.ts";
-import type { Settings } from "./options.ts";
+import type { Settings } from "./settings.ts";
 
 /** What stop strings need of a tokenizer. */
 export interface TextDecoding {

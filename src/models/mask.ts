@@ -5,6 +5,7 @@
  */
 import type { PretrainedConfig } from "../config.ts";
 import type { DeviceName } from "../devices/device.ts";
+import { isFloat } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
 import {
   create_bidirectional_mask,
@@ -50,6 +51,7 @@ export class LayerMasks implements Disposable {
     device: DeviceName,
   ): Promise<LayerMasks> {
     const { attention_mask: given } = call;
+    checkGiven(call);
     const distinct = [...new Set(types)];
     const masks = new LayerMasks();
     try {
@@ -82,6 +84,10 @@ export class LayerMasks implements Disposable {
   /** Takes masks that were built for this forward: by layer type, or one for all. */
   #take(made: AttentionMask | Record<string, AttentionMask>, types: readonly string[]): void {
     const byType = isMaskRecord(made) ? made : Object.fromEntries(types.map((type) => [type, made]));
+    // Held before they are checked, so that they are given back if that fails.
+    for (const [type, mask] of Object.entries(byType)) {
+      if (mask instanceof Tensor) this.#masks.set(type, mask);
+    }
     checkRecord(byType, types);
     for (const type of types) this.#masks.set(type, byType[type] ?? null);
   }
@@ -131,6 +137,40 @@ function filledSlots({ cache, is_causal, batch, length }: Call): number[][] | nu
   if (cache === null || !cache.is_compileable || is_causal !== false) return null;
   const seen = cache.get_query_offset() + length;
   return Array.from({ length: batch }, () => new Array<number>(seen).fill(1));
+}
+
+/**
+ * Refuses, before anything is computed, what the builders take and the first layer would refuse or read wrongly.
+ *
+ * @throws {InvalidArgument}
+ */
+function checkGiven({ attention_mask: given, batch, length, past, cache, plans }: Call): void {
+  const shape = given instanceof Tensor
+    ? given.shape
+    : Array.isArray(given)
+    ? [given.length, Array.isArray(given[0]) ? given[0].length : 0]
+    : [];
+  if (shape.length === 2) {
+    const slots = cache?.is_compileable
+      ? cache.is_sliding.map((_, i) => cache.get_mask_sizes(length, i)[0])
+      : [];
+    const most = Math.max(past + length, ...slots);
+    if (shape[1]! <= most) return;
+    throw new InvalidArgument(
+      `Cannot run the model with an attention_mask of shape [${shape}]: expected (B, length) with a column for each of ` +
+        `${past} past and ${length} new tokens, at most ${most}`,
+    );
+  }
+  // A function of the user's may give a finished mask a meaning of its own.
+  if (!(given instanceof Tensor) || shape.length !== 4 || plans.custom !== null) return;
+  const fits = (shape[0] === 1 || shape[0] === batch) && (shape[2] === 1 || shape[2] === length) &&
+    (cache !== null || shape[3] === 1 || shape[3]! >= length);
+  if (!fits || !(given.dtype === "bool" || isFloat(given.dtype))) {
+    throw new InvalidArgument(
+      `Cannot run the model with a mask ${given.dtype} [${shape}]: expected bool (true = attend) or a float added to the ` +
+        `scores that broadcasts to (B, H, Q, K) with B = ${batch} and Q = ${length}`,
+    );
+  }
 }
 
 function release(mask: AttentionMask): void {
