@@ -127,7 +127,8 @@ async function runLength(context: BenchContext, model: PreTrainedModel, S: numbe
     FORMS.map((form) => ({ pattern, form, name: `${S}, ${pattern}, ${form}` }))
   ).filter(({ pattern, form }) =>
     // Flash has no form for a predicate; an additive mask must fit.
-    !(pattern.startsWith("user") && form === "flash_attention_2") && !(form === "eager" && S * S > EAGER_LIMIT)
+    !(pattern.startsWith("user") && form === "flash_attention_2") &&
+    !(form === "eager" && S * S > EAGER_LIMIT)
   );
   const contestants: Contestant[] = [
     {

@@ -95,7 +95,8 @@ export async function attention(
     }
   }
   checkOperands(query, key, value);
-  const { attn_implementation: requested = "sdpa", mask_function, attention_mask = null, ...others } = options;
+  const { attn_implementation: requested = "sdpa", mask_function, attention_mask = null, ...others } =
+    options;
   const { return_lse = false, ...rest } = others;
   const attn_implementation = withoutPages(requested);
   const [b, h, q, d] = query.shape as [number, number, number, number];
@@ -121,7 +122,7 @@ export async function attention(
     if (mask !== null) {
       throw new InvalidArgument("Cannot attend with both attention_mask and mask_function: pass one of them");
     }
-    const format = ALL_MASK_ATTENTION_FUNCTIONS.get(attn_implementation);
+    const format = ALL_MASK_ATTENTION_FUNCTIONS.resolve(attn_implementation);
     if (format === undefined) {
       throw new AttentionRefused(
         `Cannot format mask_function for "${attn_implementation}": register a formatter with AttentionMaskInterface.register`,

@@ -9,6 +9,7 @@ import { InvalidArgument } from "../errors.ts";
 import { slice } from "../ops/shape.ts";
 import { Tensor } from "../tensor.ts";
 import { attend, type Attended, type AttendOptions, checkKwargs } from "./attend.ts";
+import { byRequest, limitsOf } from "./requests.ts";
 import { withWeights } from "./sdpa.ts";
 import { sequenceMask } from "./sequences.ts";
 import { type BuiltinAttention, forwardOf } from "./forward.ts";
@@ -18,7 +19,7 @@ import type { AttentionKwargs, AttentionMask, AttentionModule } from "./types.ts
  * Flash attention (Dao 2023, arXiv 2307.08691). The mask is the 2-D padding mask (B, K) or null; causality and
  * windows are aligned to the bottom right: query i sits at key position i + K − Q, or with `query_offset` (a cache that
  * hands out unused slots) at i + `query_offset`, and keys behind the last query do not count. Queries on padding give
- * zeros.
+ * zeros. Without a mask, `cu_seq_lens_q` and `cu_seq_lens_k` divide a packed row (1, H, T, D) into sequences.
  *
  * @throws {InvalidArgument} for operands, masks or keyword arguments that do not fit
  */
@@ -34,6 +35,8 @@ export function flash(
   kwargs: AttentionKwargs,
 ): Attended {
   checkKwargs(kwargs, query.shape[1] ?? 0);
+  const limits = (attention_mask ?? null) === null ? limitsOf(query, key, kwargs) : null;
+  if (limits !== null) return byRequest(flash, limits, module, query, key, value, null, kwargs);
   const given = paddingMask(attention_mask, query.shape[0]!);
   const [q, slots] = [query.shape[2]!, key.shape[2]!];
   // Positions are counted back from the last key, so slots of a static cache that no token has filled go first.

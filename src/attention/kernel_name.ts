@@ -46,7 +46,9 @@ export interface KernelName {
 export function parseKernelName(name: string): KernelName {
   if (!is_kernel(name)) {
     throw new InvalidArgument(
-      `Cannot read "${String(name)}" as the name of a kernel package: expected owner/repo[@revision][:function]`,
+      `Cannot read "${
+        String(name)
+      }" as the name of a kernel package: expected owner/repo[@revision][:function]`,
     );
   }
   const bar = name.indexOf("|");

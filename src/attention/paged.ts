@@ -7,15 +7,13 @@
 import { InvalidArgument } from "../errors.ts";
 import { eager_mask } from "../masks/format_eager.ts";
 import { sdpa_mask } from "../masks/format_sdpa.ts";
-import { readVector } from "../masks/input.ts";
-import { paged_mask_function } from "../masks/paged.ts";
-import { cat, slice } from "../ops/shape.ts";
+import type { MaskFormatter } from "../masks/types.ts";
 import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
-import type { Attended } from "./attend.ts";
 import { eager } from "./eager.ts";
 import { flash } from "./flash.ts";
 import { type Attend, type BuiltinAttention, forwardOf } from "./forward.ts";
+import { limitsOf, requestMask } from "./requests.ts";
 import { sdpa } from "./sdpa.ts";
 import type { AttentionKwargs, AttentionModule } from "./types.ts";
 
@@ -88,19 +86,14 @@ export const pagedEager: Attend = masked("paged|eager", eager, eager_mask);
 /** As {@linkcode sdpa_paged_attention_forward}, with the log-sum-exp. */
 export const pagedSdpa: Attend = masked("paged|sdpa", sdpa, sdpa_mask);
 
-function masked(name: string, attend: Attend, format: typeof eager_mask): Attend {
+function masked(name: string, attend: Attend, format: MaskFormatter): Attend {
   return (module, query, key, value, attention_mask, kwargs) =>
     tidy(() => {
       const [k, v] = update(name, module, key, value, kwargs);
-      const limits = attention_mask === null ? limitsOf(query, k, kwargs) : null;
-      const mask = limits === null ? attention_mask : format({
-        batch_size: 1,
-        q_length: query.shape[2]!,
-        kv_length: k.shape[2]!,
-        mask_function: paged_mask_function(limits.q, limits.k, kwargs.sliding_window ?? null),
-        device: query.device,
-        allow_is_causal_skip: false,
-      });
+      const limits = (attention_mask ?? null) === null ? limitsOf(query, k, kwargs) : null;
+      const mask = limits === null
+        ? attention_mask
+        : requestMask(format, limits, query, k, kwargs.sliding_window ?? null);
       // A copy of the record: as a plain object, its tensors outlive the scope.
       return { ...attend(module, query, k, v, mask, { ...kwargs, is_causal: false }) };
     });
@@ -108,7 +101,7 @@ function masked(name: string, attend: Attend, format: typeof eager_mask): Attend
 
 /** As {@linkcode flash_paged_attention_forward}, with the log-sum-exp. */
 export const pagedFlash: Attend = (module, query, key, value, attention_mask, kwargs) => {
-  if (attention_mask !== null) {
+  if ((attention_mask ?? null) !== null) {
     throw new InvalidArgument(
       "Cannot run paged flash attention with a mask: it tells requests apart by cu_seq_lens_q and cu_seq_lens_k; " +
         '"paged|eager" and "paged|sdpa" take (1, 1, T, ΣN)',
@@ -116,22 +109,7 @@ export const pagedFlash: Attend = (module, query, key, value, attention_mask, kw
   }
   return tidy(() => {
     const [k, v] = update("paged|flash_attention", module, key, value, kwargs);
-    const own = { ...kwargs, is_causal: kwargs.is_causal ?? true, position_ids: null };
-    const limits = limitsOf(query, k, kwargs);
-    if (limits === null) return { ...flash(module, query, k, v, null, own) };
-    const parts = limits.q.slice(1).flatMap((end, r): Attended[] => {
-      const from = limits.q[r]!, [first, last] = [limits.k[r]!, limits.k[r + 1]!];
-      if (from === end) return [];
-      const [part, keys, values] = [slice(query, 2, from, end), slice(k, 2, first, last), slice(v, 2, first, last)];
-      return [flash(module, part, keys, values, null, { ...own, output_attentions: false })];
-    });
-    const lse = parts.map((p) => p.lse).filter((t) => t !== null);
-    const rows = () => pagedEager(module, query, key, value, null, { ...kwargs, cache: { update: () => [k, v] } });
-    return {
-      attn_output: cat(parts.map((p) => p.attn_output), 1),
-      attn_weights: kwargs.output_attentions === true ? rows().attn_weights : null,
-      lse: lse.length === 0 ? null : cat(lse, 2),
-    };
+    return { ...flash(module, query, k, v, null, { ...kwargs, is_causal: kwargs.is_causal ?? true }) };
   });
 };
 
@@ -155,26 +133,4 @@ function update(
   throw new InvalidArgument(
     `Cannot use what the cache of "${name}" returned: expected [keys, values] of shape (1, Hkv, ΣN, D)`,
   );
-}
-
-/** Where each request's queries and keys begin, then the totals; null where the keyword arguments do not say. */
-function limitsOf(query: Tensor, key: Tensor, kwargs: AttentionKwargs): { q: number[]; k: number[] } | null {
-  const type = (kwargs.sliding_window ?? null) === null ? "full_attention" : "sliding_attention";
-  const read = (name: "cu_seq_lens_q" | "cu_seq_lens_k"): number[] | null => {
-    const given = kwargs[name] ?? null;
-    const byType = typeof given === "object" && given !== null && type in given;
-    const list = byType ? (given as Record<string, unknown>)[type] : given;
-    return list === null ? null : [...readVector(list as Tensor | number[], name)];
-  };
-  const [q, k] = [read("cu_seq_lens_q"), read("cu_seq_lens_k")];
-  if (q === null && k === null) return null;
-  const [rows, T, N] = [query.shape[0], query.shape[2], key.shape[2]];
-  if (q === null || k === null || rows !== 1 || q.at(-1) !== T || k.at(-1) !== N) {
-    throw new InvalidArgument(
-      `Cannot tell requests apart by cu_seq_lens_q [${q}] and cu_seq_lens_k [${k}]: expected limits up to ${T} queries ` +
-        `and ${N} keys, of one packed row; query is [${query.shape}], key [${key.shape}]`,
-    );
-  }
-  paged_mask_function(q, k, null); // checks that the limits count up
-  return { q, k };
 }

@@ -4,7 +4,16 @@
  * @module
  */
 import { Tensor } from "../tensor.ts";
-import { eachRow, type Frame, isAll, isShared, maskHeads, paddingRow, programOf, readFrame } from "./frame.ts";
+import {
+  eachRow,
+  type Frame,
+  isAll,
+  isShared,
+  maskHeads,
+  paddingRow,
+  programOf,
+  readFrame,
+} from "./frame.ts";
 import type { RowProgram } from "./rows.ts";
 import type { AttentionMask, MaskFormatterArgs } from "./types.ts";
 

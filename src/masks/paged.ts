@@ -54,7 +54,8 @@ export function paged_mask_function(
 
 function checkLimits(q: readonly number[], k: readonly number[]): void {
   const counts = (list: readonly number[]) =>
-    list.length > 1 && list[0] === 0 && list.every((x, i) => Number.isSafeInteger(x) && x >= (list[i - 1] ?? 0));
+    list.length > 1 && list[0] === 0 &&
+    list.every((x, i) => Number.isSafeInteger(x) && x >= (list[i - 1] ?? 0));
   if (counts(q) && counts(k) && q.length === k.length) return;
   throw new InvalidArgument(
     `Cannot tell requests apart by cu_seq_lens_q [${q}] and cu_seq_lens_k [${k}]: ` +

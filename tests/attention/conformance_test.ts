@@ -50,6 +50,9 @@ for (const { name: device, skip } of DEVICES) {
       "flash_attention_3",
       "flash_attention_4",
       "flex_attention",
+      "paged|eager",
+      "paged|sdpa",
+      "paged|flash_attention_2",
       "toy",
     ]
   ) {

@@ -6,15 +6,16 @@
  */
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import {
+  attention,
   type AttentionKwargs,
   type AttentionModule,
-  attention,
   AutoModelForCausalLM,
   type BuiltinAttention,
   type DeviceName,
   DynamicCache,
   eager_mask,
   eager_paged_attention_forward,
+  flash_attention_forward,
   flash_paged_attention_forward,
   InvalidArgument,
   ops,
@@ -25,7 +26,7 @@ import {
   Tensor,
 } from "../../mod.ts";
 import { reference_attention } from "../../src/attention/reference.ts";
-import { everywhere, ids, LLAMA, liveTest, reportSkipped } from "../models/support.ts";
+import { everywhere, ids, liveTest, LLAMA, reportSkipped } from "../models/support.ts";
 import { goldenCases, goldenPath, goldenTensor } from "../support/golden.ts";
 import { seeded } from "../support/random.ts";
 import { assertClose, toleranceOf } from "../support/tolerance.ts";
@@ -89,8 +90,10 @@ function expected(q: Float32Array, k: Float32Array, v: Float32Array, extra: Extr
   const out = new Float32Array(Q.at(-1)! * H * D);
   for (let r = 0; r + 1 < Q.length; r++) {
     const part = (x: Float32Array, heads: number, n: number, from: number, to: number) => ({
-      data: Float32Array.from({ length: heads * (to - from) * D }, (_, i) =>
-        x[(Math.floor(i / (D * (to - from))) * n + from) * D + i % (D * (to - from))]!),
+      data: Float32Array.from(
+        { length: heads * (to - from) * D },
+        (_, i) => x[(Math.floor(i / (D * (to - from))) * n + from) * D + i % (D * (to - from))]!,
+      ),
       shape: [1, heads, to - from, D],
     });
     const { output } = reference_attention({
@@ -132,50 +135,61 @@ function operands(device: DeviceName, owned: DisposableStack) {
 
 for (const [name, fn] of Object.entries(FUNCTIONS)) {
   for (const extra of EXTRAS) {
-    everywhere(`${name} gives each request what the oracle gives: ${JSON.stringify(extra)}`, async (device) => {
-      using owned = new DisposableStack();
-      const { query, newKey, newValue, cache, asked } = operands(device, owned);
-      const { sinks, ...rest } = extra;
-      const kwargs: AttentionKwargs = {
-        cache,
-        read_index: [[0]],
-        write_index: [[1]],
-        ...rest,
-        ...(sinks === undefined ? {} : { s_aux: owned.use(Tensor.from([...sinks], { dtype: "float32", device })) }),
-      };
-      const limits = {
-        cu_seq_lens_q: owned.use(Tensor.from(Q, { dtype: "int32" })),
-        cu_seq_lens_k: { full_attention: K, sliding_attention: K },
-        max_length_q: 3,
-        max_length_k: 7,
-      };
-      const window = extra.sliding_window ?? null;
-      const packed = name.includes("flash") ? null : owned.use(eager_mask({
-        batch_size: 1,
-        q_length: 6,
-        kv_length: 16,
-        mask_function: paged_mask_function(Q, K, window),
-        device,
-      }) as Tensor);
-      const wanted = expected(q, k, v, extra);
-      // With the packed mask, as continuous batching gives it, and told apart by the limits alone.
-      for (const mask of new Set([packed, null])) {
-        const [output, weights] = fn(module, query, newKey, newValue, mask, {
-          ...kwargs,
-          ...limits,
-          output_attentions: true,
-        });
-        owned.use(output);
-        const rows = owned.use(weights!);
-        assertEquals(output.shape, [1, 6, H, D]);
-        assertEquals(rows.shape, [1, H, 6, 16]);
-        assertClose(await output.data() as Float32Array, wanted, toleranceOf("attention_flash", device));
-        const sums = Array.from({ length: H * 6 }, () => 0);
-        (await rows.data() as Float32Array).forEach((x, i) => sums[Math.floor(i / 16)]! += x);
-        if (sinks === undefined) assertClose(sums, sums.map(() => 1), toleranceOf("attention_flash", device));
-      }
-      assertEquals(asked[0], [[1, HKV, 6, D], 3, [[0]], [[1]], undefined]);
-    });
+    everywhere(
+      `${name} gives each request what the oracle gives: ${JSON.stringify(extra)}`,
+      async (device) => {
+        using owned = new DisposableStack();
+        const { query, newKey, newValue, cache, asked } = operands(device, owned);
+        const { sinks, ...rest } = extra;
+        const kwargs: AttentionKwargs = {
+          cache,
+          read_index: [[0]],
+          write_index: [[1]],
+          ...rest,
+          ...(sinks === undefined
+            ? {}
+            : { s_aux: owned.use(Tensor.from([...sinks], { dtype: "float32", device })) }),
+        };
+        const limits = {
+          cu_seq_lens_q: owned.use(Tensor.from(Q, { dtype: "int32" })),
+          cu_seq_lens_k: { full_attention: K, sliding_attention: K },
+          max_length_q: 3,
+          max_length_k: 7,
+        };
+        const window = extra.sliding_window ?? null;
+        const packed = name.includes("flash") ? null : owned.use(eager_mask({
+          batch_size: 1,
+          q_length: 6,
+          kv_length: 16,
+          mask_function: paged_mask_function(Q, K, window),
+          device,
+        }) as Tensor);
+        const wanted = expected(q, k, v, extra);
+        // With the packed mask, as continuous batching gives it, and told apart by the limits alone.
+        for (const mask of new Set([packed, null])) {
+          const [output, weights] = fn(module, query, newKey, newValue, mask, {
+            ...kwargs,
+            ...limits,
+            output_attentions: true,
+          });
+          owned.use(output);
+          const rows = owned.use(weights!);
+          assertEquals(output.shape, [1, 6, H, D]);
+          assertEquals(rows.shape, [1, H, 6, 16]);
+          assertClose(await output.data() as Float32Array, wanted, toleranceOf("attention_flash", device));
+          const sums = Array.from({ length: H * 6 }, () => 0);
+          (await rows.data() as Float32Array).forEach((x, i) => sums[Math.floor(i / 16)]! += x);
+          if (sinks === undefined) {
+            assertClose(
+              sums,
+              sums.map(() => 1),
+              toleranceOf("attention_flash", device),
+            );
+          }
+        }
+        assertEquals(asked[0], [[1, HKV, 6, D], 3, [[0]], [[1]], undefined]);
+      },
+    );
   }
 
   liveTest(`${name} refuses what it cannot compute`, () => {
@@ -203,6 +217,18 @@ liveTest("paged|flash takes no mask", () => {
   assertThrows(call, InvalidArgument, "with a mask");
 });
 
+everywhere("flash without a cache divides a packed row by its limits, too", async (device) => {
+  using owned = new DisposableStack();
+  const place = (data: Float32Array, heads: number, n: number) =>
+    owned.use(Tensor.from(data, { shape: [1, heads, n, D], device }));
+  const limits = { cu_seq_lens_q: Q, cu_seq_lens_k: K, max_length_q: 3, max_length_k: 7 };
+  const operands = [place(q, H, 6), place(k, HKV, 16), place(v, HKV, 16)] as const;
+  const [output] = flash_attention_forward(module, ...operands, null, { ...limits, sliding_window: 2 });
+  owned.use(output);
+  const wanted = expected(q, k, v, { sliding_window: 2 });
+  assertClose(await output.data() as Float32Array, wanted, toleranceOf("attention_flash", device));
+});
+
 /** A cache of pages for one request, on top of an ordinary one. */
 class OneRequest implements PagedCache {
   readonly inner = new DynamicCache();
@@ -212,36 +238,39 @@ class OneRequest implements PagedCache {
 }
 
 for (const name of ["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"]) {
-  liveTest(`a model treats paged|${name} as ${name} without a paged cache, and uses one it is given`, async () => {
-    await using model = await AutoModelForCausalLM.from_pretrained(LLAMA, { attn_implementation: name });
-    const prompt = [3, 41, 19, 10, 47];
-    using input_ids = ids([prompt]);
-    using plain = await model.generate({ input_ids, max_new_tokens: 4 });
-    const whole = await logits(model.forward({ input_ids, use_cache: false }));
-    await model.set_attn_implementation(`paged|${name}`);
-    assertEquals(model.config._attn_implementation, `paged|${name}`);
-    using paged = await model.generate({ input_ids, max_new_tokens: 4 });
-    assertEquals(await paged.tolist(), await plain.tolist());
-    assertEquals(await logits(model.forward({ input_ids, use_cache: false })), whole);
+  liveTest(
+    `a model treats paged|${name} as ${name} without a paged cache, and uses one it is given`,
+    async () => {
+      await using model = await AutoModelForCausalLM.from_pretrained(LLAMA, { attn_implementation: name });
+      const prompt = [3, 41, 19, 10, 47];
+      using input_ids = ids([prompt]);
+      using plain = await model.generate({ input_ids, max_new_tokens: 4 });
+      const whole = await logits(model.forward({ input_ids, use_cache: false }));
+      await model.set_attn_implementation(`paged|${name}`);
+      assertEquals(model.config._attn_implementation, `paged|${name}`);
+      using paged = await model.generate({ input_ids, max_new_tokens: 4 });
+      assertEquals(await paged.tolist(), await plain.tolist());
+      assertEquals(await logits(model.forward({ input_ids, use_cache: false })), whole);
 
-    // In two forwards over one paged cache: three tokens, then the rest.
-    const cache = new OneRequest();
-    using _inner = cache.inner;
-    const found: number[] = [];
-    for (const [from, to] of [[0, 3], [3, 5]] as const) {
-      using part = ids([prompt.slice(from, to)]);
-      using position_ids = ids([prompt.slice(from, to).map((_, i) => from + i)]);
-      const limits = { cu_seq_lens_q: [0, to - from], cu_seq_lens_k: [0, to] };
-      found.push(...await logits(model.forward({ input_ids: part, position_ids, cache, ...limits })));
-    }
-    assertClose(found, whole, toleranceOf("logits", "wasm"));
-    using past_key_values = new DynamicCache();
-    await assertRejects(
-      () => model.forward({ input_ids, cache, past_key_values }),
-      InvalidArgument,
-      "both cache and past_key_values",
-    );
-  });
+      // In two forwards over one paged cache: three tokens, then the rest.
+      const cache = new OneRequest();
+      using _inner = cache.inner;
+      const found: number[] = [];
+      for (const [from, to] of [[0, 3], [3, 5]] as const) {
+        using part = ids([prompt.slice(from, to)]);
+        using position_ids = ids([prompt.slice(from, to).map((_, i) => from + i)]);
+        const limits = { cu_seq_lens_q: [0, to - from], cu_seq_lens_k: [0, to] };
+        found.push(...await logits(model.forward({ input_ids: part, position_ids, cache, ...limits })));
+      }
+      assertClose(found, whole, toleranceOf("logits", "wasm"));
+      using past_key_values = new DynamicCache();
+      await assertRejects(
+        () => model.forward({ input_ids, cache, past_key_values }),
+        InvalidArgument,
+        "both cache and past_key_values",
+      );
+    },
+  );
 }
 
 async function logits(output: Promise<object>): Promise<number[]> {
@@ -259,7 +288,9 @@ liveTest("attention() has no cache, so paged|X is X there", async () => {
     using owned = attn_output;
     return await owned.tolist();
   };
-  for (const name of ["eager", "sdpa", "flash_attention_2"]) assertEquals(await of(`paged|${name}`), await of(name));
+  for (const name of ["eager", "sdpa", "flash_attention_2"]) {
+    assertEquals(await of(`paged|${name}`), await of(name));
+  }
 });
 
 liveTest("other names refuse what only paged attention reads", async () => {

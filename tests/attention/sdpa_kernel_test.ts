@@ -5,14 +5,7 @@
  * @module
  */
 import { assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
-import {
-  attention,
-  AttentionRefused,
-  liveBuffers,
-  sdpa_kernel,
-  SDPBackend,
-  Tensor,
-} from "../../mod.ts";
+import { attention, AttentionRefused, liveBuffers, sdpa_kernel, SDPBackend, Tensor } from "../../mod.ts";
 import { enabledSdpaBackends } from "../../src/attention/sdpa_kernel.ts";
 
 const names = (list: readonly SDPBackend[]) => list.map((b) => SDPBackend[b]);

@@ -20,7 +20,9 @@ function cacheOf({ params }: GoldenCase): LayeredCache {
 
 /** What a cache stores, returns and reports, step by step. */
 export const runCache: Runner = async (recorded, device) => {
-  const { steps } = recorded.expect as unknown as { steps: readonly { new_tokens: number; layers: unknown[] }[] };
+  const { steps } = recorded.expect as unknown as {
+    steps: readonly { new_tokens: number; layers: unknown[] }[];
+  };
   using cache = cacheOf(recorded);
   const found = [];
   let seen = 0;

@@ -51,15 +51,25 @@ liveTest("L2: an unknown part is an error that lists the parts there are", async
 
 liveTest("L3: an error changes nothing, the caller's config included", async () => {
   await using model = await load("llava", "eager");
-  for (const request of [{ text_config: "sdpa", vision_config: "nope" }, "nope", { "": "sdpa", nope: "sdpa" }]) {
+  for (
+    const request of [{ text_config: "sdpa", vision_config: "nope" }, "nope", { "": "sdpa", nope: "sdpa" }]
+  ) {
     await assertRejects(() => model.set_attn_implementation(request), InvalidArgument, "nope");
     assertParts(model, llava("eager"));
   }
-  const config = await AutoConfig.from_pretrained(goldenPath("models/llava"), { attn_implementation: "eager" });
+  const config = await AutoConfig.from_pretrained(goldenPath("models/llava"), {
+    attn_implementation: "eager",
+  });
   const path = goldenPath("models/llava");
   const options = { config, attn_implementation: { text_config: "sdpa", vision_config: "nope" } };
-  await assertRejects(() => AutoModelForImageTextToText.from_pretrained(path, options), InvalidArgument, "nope");
-  for (const part of [config, ...Object.values(config.sub_configs)]) assertEquals(part._attn_implementation, "eager");
+  await assertRejects(
+    () => AutoModelForImageTextToText.from_pretrained(path, options),
+    InvalidArgument,
+    "nope",
+  );
+  for (const part of [config, ...Object.values(config.sub_configs)]) {
+    assertEquals(part._attn_implementation, "eager");
+  }
 });
 
 liveTest("L4: paged names are implementations of their own and keep their names", async () => {
@@ -100,10 +110,18 @@ liveTest("L6: flash takes float32, and float32 it returns", async () => {
 
 liveTest("L7: flash refuses masks it cannot express, and names who can", () => {
   const all = () => true;
-  for (const extra of [{ or_mask_function: all }, { and_mask_function: all }, { block_sequence_ids: [[0, 0, 1, 1]] }]) {
+  for (
+    const extra of [{ or_mask_function: all }, { and_mask_function: all }, {
+      block_sequence_ids: [[0, 0, 1, 1]],
+    }]
+  ) {
     for (const name of NAMES.filter((name) => name.includes("flash"))) {
       const args: MaskArgs = { config: { _attn_implementation: name }, inputs_embeds, ...extra };
-      const { message } = assertThrows(() => create_causal_mask(args), AttentionRefused, Object.keys(extra)[0]!);
+      const { message } = assertThrows(
+        () => create_causal_mask(args),
+        AttentionRefused,
+        Object.keys(extra)[0]!,
+      );
       assertStringIncludes(message, "sdpa");
     }
   }
@@ -118,13 +136,16 @@ Deno.test("L8: a custom name without a formatter gets null, and one warning name
   assertStringIncludes(warnings[0]!, 'AttentionMaskInterface.register("L8"');
 });
 
-liveTest("L12: a function of a package is named repo:function; until packages load, the error says so", async () => {
-  assert(is_kernel("org/repo:attention"));
-  await using model = await load("llama");
-  const set = () => model.set_attn_implementation("org/repo:attention");
-  await assertRejects(set, InvalidArgument, "kernel packages cannot be loaded yet");
-  assertEquals(model.config._attn_implementation, "sdpa");
-});
+liveTest(
+  "L12: a function of a package is named repo:function; until packages load, the error says so",
+  async () => {
+    assert(is_kernel("org/repo:attention"));
+    await using model = await load("llama");
+    const set = () => model.set_attn_implementation("org/repo:attention");
+    await assertRejects(set, InvalidArgument, "kernel packages cannot be loaded yet");
+    assertEquals(model.config._attn_implementation, "sdpa");
+  },
+);
 
 liveTest("L16: every class can switch to every implementation", async () => {
   for (const arch of ARCHITECTURES) {
@@ -139,7 +160,14 @@ liveTest("L16: every class can switch to every implementation", async () => {
 liveTest("L17: a predicate that depends on the head gives a mask per head, or an error", async () => {
   const mask_function = (_b: number, h: number, _q: number, kv: number) => kv % 2 === h % 2;
   const config = new PretrainedConfig({ num_attention_heads: 2 });
-  const sizes = { batch_size: 1, q_length: 2, kv_length: 2, mask_function, config, allow_is_causal_skip: false };
+  const sizes = {
+    batch_size: 1,
+    q_length: 2,
+    kv_length: 2,
+    mask_function,
+    config,
+    allow_is_causal_skip: false,
+  };
   using mask = sdpa_mask(sizes) as Tensor;
   assertEquals(await mask.tolist(), [[[[true, false], [true, false]], [[false, true], [false, true]]]]);
   const call = () => attend({ attn_implementation: "flash_attention_2", mask_function });
@@ -190,12 +218,21 @@ liveTest("L21: without a paged cache paged|X is X, its masks too; the bare funct
   assertEquals(await valuesOf(model, { input_ids, pixel_values }), plain);
 });
 
-liveTest("L23: null lets a part choose; sub_configs is a record; configs do not check names, models do", async () => {
-  await using model = await load("llava", { "": "eager", vision_config: null });
-  assertParts(model, { "": "eager", text_config: "eager", vision_config: "sdpa" });
-  assertEquals(Object.keys(model.config.sub_configs).sort(), ["text_config", "vision_config"]);
-  const config = await AutoConfig.from_pretrained(goldenPath("models/llava"), { attn_implementation: "nope" });
-  assertEquals(config._attn_implementation, "nope");
-  const path = goldenPath("models/llava");
-  await assertRejects(() => AutoModelForImageTextToText.from_pretrained(path, { config }), InvalidArgument, "nope");
-});
+liveTest(
+  "L23: null lets a part choose; sub_configs is a record; configs do not check names, models do",
+  async () => {
+    await using model = await load("llava", { "": "eager", vision_config: null });
+    assertParts(model, { "": "eager", text_config: "eager", vision_config: "sdpa" });
+    assertEquals(Object.keys(model.config.sub_configs).sort(), ["text_config", "vision_config"]);
+    const config = await AutoConfig.from_pretrained(goldenPath("models/llava"), {
+      attn_implementation: "nope",
+    });
+    assertEquals(config._attn_implementation, "nope");
+    const path = goldenPath("models/llava");
+    await assertRejects(
+      () => AutoModelForImageTextToText.from_pretrained(path, { config }),
+      InvalidArgument,
+      "nope",
+    );
+  },
+);

@@ -9,7 +9,10 @@ import { loaderOf } from "../models/recorded.ts";
 import { type GoldenCase, goldenPath, type GoldenValue } from "../support/golden.ts";
 import { type Ending, endingDifference, endingOf, faultOf, type Outcome, type Runner } from "./outcome.ts";
 
-async function load({ params }: GoldenCase, attn_implementation: AttnImplementation): Promise<PreTrainedModel> {
+async function load(
+  { params }: GoldenCase,
+  attn_implementation: AttnImplementation,
+): Promise<PreTrainedModel> {
   const path = goldenPath(`models/${params.arch as string}`);
   return await loaderOf(params.arch).from_pretrained(path, { attn_implementation });
 }
@@ -43,7 +46,9 @@ export const runLoad: Runner = async (recorded) => {
     await using model = await load(recorded, recorded.params.attn_implementation as AttnImplementation);
     implementations = implementationsOf(model);
     // The report speaks of the layers: all parts but a top level that has none.
-    const ofLayers = Object.entries(implementations).filter(([key], _, all) => key !== "" || all.length === 1);
+    const ofLayers = Object.entries(implementations).filter(([key], _, all) =>
+      key !== "" || all.length === 1
+    );
     const reported = model.attention_report().map((row) => row.implementation);
     assertEquals(new Set(reported), new Set(ofLayers.map(([, name]) => name)));
   });
@@ -55,7 +60,9 @@ export const runLoad: Runner = async (recorded) => {
 
 /** Switching, one call after the other. */
 export const runSwitches: Runner = async (recorded) => {
-  const { trace } = recorded.expect as unknown as { trace: readonly (Choice & { call: AttnImplementation })[] };
+  const { trace } = recorded.expect as unknown as {
+    trace: readonly (Choice & { call: AttnImplementation })[];
+  };
   await using model = await load(recorded, null);
   const outcomes: Outcome[] = [];
   for (const [step, row] of trace.entries()) {

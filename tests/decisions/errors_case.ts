@@ -105,7 +105,8 @@ export const runContext: Runner = async ({ params, expect }) => {
         const { calls: wanted, ...rest } = expected as { calls: Record<string, string> };
         assertEquals<unknown>(found, rest);
         // PyTorch has one class of errors here, this library says which argument or backend it refuses.
-        const as = (kind: string) => wanted[kind] === "RuntimeError" && calls[kind] !== "ok" ? "RuntimeError" : calls[kind];
+        const as = (kind: string) =>
+          wanted[kind] === "RuntimeError" && calls[kind] !== "ok" ? "RuntimeError" : calls[kind];
         assertEquals(Object.fromEntries(Object.keys(wanted).map((kind) => [kind, as(kind)])), wanted);
       }),
   }];
@@ -127,7 +128,12 @@ export const runMembers: Runner = ({ expect }) => {
 };
 
 /** Arguments as they were written in Python. */
-const ARGUMENTS: Readonly<Record<string, unknown>> = { "'math'": "math", "('MATH',)": ["MATH"], "0": 0, None: null };
+const ARGUMENTS: Readonly<Record<string, unknown>> = {
+  "'math'": "math",
+  "('MATH',)": ["MATH"],
+  "0": 0,
+  None: null,
+};
 
 /** What is not a backend. */
 export const runBadArgument: Runner = async ({ params, expect }) => {

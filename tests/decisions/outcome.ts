@@ -30,7 +30,11 @@ export function faultOf(check: () => void): string | null {
 }
 
 /** How a call ended, as errors are recorded. */
-export type Ending = { readonly kind: "ok" } | { readonly kind: "error"; readonly name: string; readonly message: string };
+export type Ending = { readonly kind: "ok" } | {
+  readonly kind: "error";
+  readonly name: string;
+  readonly message: string;
+};
 
 /** Runs `call` to its end. */
 export async function endingOf(call: () => unknown): Promise<Ending> {

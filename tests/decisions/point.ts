@@ -17,8 +17,8 @@ import {
   flash_paged_attention_forward,
   flex_attention_forward,
   ops,
-  type PreTrainedModel,
   PretrainedConfig,
+  type PreTrainedModel,
   sdpa_attention_forward,
   sdpa_paged_attention_forward,
   Tensor,
@@ -58,7 +58,10 @@ export const FUNCTIONS: Readonly<Record<string, BuiltinAttention>> = {
 };
 
 /** A tiny model of an architecture. */
-export async function load(arch: string, attn_implementation: AttnImplementation = null): Promise<PreTrainedModel> {
+export async function load(
+  arch: string,
+  attn_implementation: AttnImplementation = null,
+): Promise<PreTrainedModel> {
   return await loaderOf(arch).from_pretrained(goldenPath(`models/${arch}`), { attn_implementation });
 }
 

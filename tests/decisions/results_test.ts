@@ -41,14 +41,22 @@ liveTest("L9: a fully masked row gives zeros everywhere, with sinks too", async 
     shape: [1, 1, 5, 5],
     dtype: "float32",
   });
-  const masks = { eager: eager_mask(sizes)!, sdpa: sdpa_mask(sizes)!, flex_attention: flex_attention_mask(sizes) };
+  const masks = {
+    eager: eager_mask(sizes)!,
+    sdpa: sdpa_mask(sizes)!,
+    flex_attention: flex_attention_mask(sizes),
+  };
   for (const name of ["eager", "sdpa", "flex_attention", "paged|eager", "paged|sdpa"]) {
     const own = masks[name.split("|").at(-1)! as keyof typeof masks];
     for (const mask of name.includes("flex") ? [own] : [own, half]) {
       for (const sinks of [{}, { s_aux }]) {
         const { output, weights } = await callFunction(name, mask, { ...sinks, output_attentions: true });
         assertEquals(Array.from(output.subarray(16, 24)), new Array(8).fill(0), name);
-        assertEquals([0, 1].flatMap((h) => Array.from(weights!.subarray((h * 5 + 2) * 5, (h * 5 + 3) * 5))), new Array(10).fill(0), name);
+        assertEquals(
+          [0, 1].flatMap((h) => Array.from(weights!.subarray((h * 5 + 2) * 5, (h * 5 + 3) * 5))),
+          new Array(10).fill(0),
+          name,
+        );
         assert(output.every(Number.isFinite));
       }
     }
@@ -70,7 +78,11 @@ liveTest("L10: softcap and sinks count in every backend", async () => {
   }).output;
   const see = { ...sizes, mask_function: paged_mask_function([0, 5], [0, 5], null) };
   for (const name of Object.keys(FUNCTIONS)) {
-    const mask = name.includes("flash") ? null : name.includes("flex") ? flex_attention_mask(see) : eager_mask(see);
+    const mask = name.includes("flash")
+      ? null
+      : name.includes("flex")
+      ? flex_attention_mask(see)
+      : eager_mask(see);
     const { output } = await callFunction(name, mask, { softcap: 0.7, s_aux });
     assertClose(output, expected, WITHIN, name);
     disposeAll({ mask });
@@ -89,20 +101,23 @@ liveTest("L11: a window to both sides is |q − kv| ≤ w in every backend", asy
   }
 });
 
-liveTest("L13: an encoder ignores is_causal; packing survives is_causal = false, block ids do not", async () => {
-  await using model = await load("bert");
-  using input_ids = ids([[21, 38, 15, 7]]);
-  const plain = await valuesOf(model, { input_ids });
-  assertEquals(await valuesOf(model, { input_ids, is_causal: true }), plain);
-  using mask = create_causal_mask({
-    config: { _attn_implementation: "sdpa", is_causal: false },
-    inputs_embeds: { shape: [1, 4, 8] },
-    position_ids: [[0, 1, 0, 1]],
-    block_sequence_ids: [[0, 0, 0, 0]],
-  }) as Tensor;
-  const [a, b] = [[true, true, false, false], [false, false, true, true]];
-  assertEquals(await mask.tolist(), [[[a, a, b, b]]]);
-});
+liveTest(
+  "L13: an encoder ignores is_causal; packing survives is_causal = false, block ids do not",
+  async () => {
+    await using model = await load("bert");
+    using input_ids = ids([[21, 38, 15, 7]]);
+    const plain = await valuesOf(model, { input_ids });
+    assertEquals(await valuesOf(model, { input_ids, is_causal: true }), plain);
+    using mask = create_causal_mask({
+      config: { _attn_implementation: "sdpa", is_causal: false },
+      inputs_embeds: { shape: [1, 4, 8] },
+      position_ids: [[0, 1, 0, 1]],
+      block_sequence_ids: [[0, 0, 0, 0]],
+    }) as Tensor;
+    const [a, b] = [[true, true, false, false], [false, false, true, true]];
+    assertEquals(await mask.tolist(), [[[a, a, b, b]]]);
+  },
+);
 
 liveTest("L14: output_attentions works with every backend", async () => {
   const causal: MaskFunction = (_b, _h, q, kv) => kv <= q;
@@ -115,7 +130,9 @@ liveTest("L14: output_attentions works with every backend", async () => {
 });
 
 everywhere("L15: a window of 1 stores nothing", async (device) => {
-  using cache = new DynamicCache({ config: new PretrainedConfig({ sliding_window: 1, num_hidden_layers: 1 }) });
+  using cache = new DynamicCache({
+    config: new PretrainedConfig({ sliding_window: 1, num_hidden_layers: 1 }),
+  });
   for (const seen of [0, 1, 2]) {
     using token = states(seen + 1, 1, { device });
     using minus = states(-seen - 1, 1, { device });
@@ -158,7 +175,11 @@ liveTest("L22: flex returns weights only when asked, and its log-sum-exp by retu
   const { lse, weights } = reference_attention({ ...given.oracle, query_offset: 0 });
   const plain = await attend({ attn_implementation: "flex_attention" });
   assertEquals([plain.weights, plain.lse], [null, null]);
-  const asked = await attend({ attn_implementation: "flex_attention", output_attentions: true, return_lse: true });
+  const asked = await attend({
+    attn_implementation: "flex_attention",
+    output_attentions: true,
+    return_lse: true,
+  });
   assertClose(asked.weights!, weights, WITHIN);
   assertClose(asked.lse!, lse, WITHIN);
 });
@@ -169,30 +190,39 @@ liveTest("L24: every attention function refuses dropout", async () => {
   }
 });
 
-liveTest("L25: which SDPA backends there are; the call is the error, not the context, and only sdpa's", async () => {
-  using x = numbers("x", 1, 3).tensor;
-  const call = async (attn_implementation: string, sdpa_backends?: SDPBackend[]) =>
-    disposeAll(await attention(x, x, x, { attn_implementation, ...(sdpa_backends ? { sdpa_backends } : {}) }));
-  for (const backend of [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION]) {
-    using _ = sdpa_kernel(backend);
+liveTest(
+  "L25: which SDPA backends there are; the call is the error, not the context, and only sdpa's",
+  async () => {
+    using x = numbers("x", 1, 3).tensor;
+    const call = async (attn_implementation: string, sdpa_backends?: SDPBackend[]) =>
+      disposeAll(
+        await attention(x, x, x, { attn_implementation, ...(sdpa_backends ? { sdpa_backends } : {}) }),
+      );
+    for (const backend of [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION]) {
+      using _ = sdpa_kernel(backend);
+      await call("sdpa");
+    }
+    for (
+      const backend of [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.OVERRIDEABLE]
+    ) {
+      using _ = sdpa_kernel(backend);
+      await assertRejects(() => call("sdpa"), AttentionRefused, "no viable backend");
+      await call("eager");
+      await call("flash_attention_2");
+      await call("sdpa", [SDPBackend.MATH]);
+    }
+    using _ = sdpa_kernel(0);
     await call("sdpa");
-  }
-  for (const backend of [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.OVERRIDEABLE]) {
-    using _ = sdpa_kernel(backend);
-    await assertRejects(() => call("sdpa"), AttentionRefused, "no viable backend");
-    await call("eager");
-    await call("flash_attention_2");
-    await call("sdpa", [SDPBackend.MATH]);
-  }
-  using _ = sdpa_kernel(0);
-  await call("sdpa");
-  assertThrows(() => sdpa_kernel("math" as never), InvalidArgument, "SDPBackend");
-});
+    assertThrows(() => sdpa_kernel("math" as never), InvalidArgument, "SDPBackend");
+  },
+);
 
 Deno.test("every point of the decisions has a test named after it", async () => {
   const files = ["choice_test.ts", "results_test.ts"];
   const texts = await Promise.all(files.map((file) => Deno.readTextFile(new URL(file, import.meta.url))));
-  const found = texts.flatMap((text) => [...text.matchAll(/^\w+(?:\.test)?\("L(\d+): /gm)].map((m) => Number(m[1])));
+  const found = texts.flatMap((text) =>
+    [...text.matchAll(/^\w+(?:\.test)?\(\s*"L(\d+): /gm)].map((m) => Number(m[1]))
+  );
   assertEquals(found.sort((a, b) => a - b), Array.from({ length: 25 }, (_, i) => i + 1));
 });
 

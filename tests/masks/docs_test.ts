@@ -9,6 +9,7 @@ import { maskToString } from "../../src/masks/draw.ts";
 import * as masks from "../../src/masks/functions.ts";
 import { sdpa_mask } from "../../src/masks/format_sdpa.ts";
 import { eager_mask } from "../../src/masks/format_eager.ts";
+import { paged_mask_function } from "../../src/masks/paged.ts";
 import type { MaskFunction } from "../../src/masks/types.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { assertThrows } from "@std/assert";
@@ -27,6 +28,7 @@ const DRAWN: Record<string, readonly [mask: MaskFunction, q: number, kv: number]
   packed_sequence_mask_function: [masks.packed_sequence_mask_function([[0, 0, 1, 1, 1, 2]]), 6, 6],
   blockwise_overlay: [masks.blockwise_overlay([[-1, 0, 0, -1, 1, 1]]), 6, 6],
   padding_mask_function: [masks.padding_mask_function([[0, 1, 1, 1]]), 4, 4],
+  paged_mask_function: [paged_mask_function([0, 2, 3], [0, 3, 5], null), 3, 5],
   add_offsets_to_mask_function: [add_offsets_to_mask_function(masks.causal_mask_function, 2, 0), 3, 5],
 };
 
@@ -49,7 +51,9 @@ function documentedGrids(file: string): Map<string, string> {
 }
 
 Deno.test("docs: every mask's grid is what the mask draws", () => {
-  const grids = new Map([...documentedGrids("functions.ts"), ...documentedGrids("algebra.ts")]);
+  const grids = new Map(
+    ["functions.ts", "paged.ts", "algebra.ts"].flatMap((file) => [...documentedGrids(file)]),
+  );
   const drawn = Object.entries(DRAWN).map(([name, [mask, q, kv]]) =>
     [name, maskToString(mask, q, kv)] as const
   );
