@@ -24,6 +24,7 @@ interface AttentionOptions extends ModelOptions {
   readonly png?: string;
   readonly svg?: string;
   readonly width?: number;
+  readonly log?: true;
   readonly json?: true;
 }
 
@@ -49,6 +50,10 @@ export function attentionCommand(io: Io): Command {
       "--width <columns>",
       "columns of the terminal to use",
       number({ min: 20, max: 4096, integer: true }),
+    )
+    .option(
+      "--log",
+      "a step of colour is a factor, not a difference: for long texts, where weights are small",
     )
     .option("--json", "print JSON: tokens and weights as they were computed")
     .addHelpText(
@@ -85,11 +90,12 @@ async function run(
   // A row a layer, where there are several of both; else as near to a square as it gets.
   const each = maps.length / layers;
   const columns = layers > 1 && each > 1 ? each : Math.ceil(Math.sqrt(maps.length));
+  const scale = options.log === true ? "log" : "linear";
   if (options.png !== undefined) {
-    const { width, height, data } = heatmapsToPixels(maps, columns);
+    const { width, height, data } = heatmapsToPixels(maps, columns, scale);
     await Deno.writeFile(options.png, encode({ width, height, data, channels: 3 }));
   }
-  if (options.svg !== undefined) await Deno.writeTextFile(options.svg, heatmapsToSvg(maps, columns));
+  if (options.svg !== undefined) await Deno.writeTextFile(options.svg, heatmapsToSvg(maps, columns, scale));
   if (options.json === true) {
     io.print(JSON.stringify({
       model: name,
@@ -100,8 +106,8 @@ async function run(
   } else if (options.top !== undefined) {
     io.print(weights.matrices.map((matrix) => topKeys(matrix, labels, options.top!)).join("\n\n"));
   } else {
-    const style = { width: options.width ?? io.width, colours: coloursOf(io), columns };
-    io.print(heatmapsToText(maps, style));
+    const width = options.width ?? io.width;
+    io.print(heatmapsToText(maps, { width, colours: coloursOf(io), columns, scale }));
   }
 }
 

@@ -13,6 +13,7 @@ import { tokenLabel } from "../draw/label.ts";
 import { heatmapsToPixels } from "../draw/raster.ts";
 import { bisect_attention } from "../inspect/bisect.ts";
 import type { AttentionBisection } from "../inspect/bisect_types.ts";
+import type { MaskWindow } from "../inspect/mask_at.ts";
 import { bisectionText } from "./bisect_text.ts";
 import { dim, Finished, type Io } from "./io.ts";
 import { implementation, loadModel, type ModelOptions, number, withSource } from "./model.ts";
@@ -68,7 +69,10 @@ export function bisectCommand(io: Io): Command {
       "a module of yours that registers attention or mask functions (repeatable)",
       (path: string, before: readonly string[] = []) => [...before, path],
     )
-    .option("--png <file>", "also write a picture: how far every layer is off at every token")
+    .option(
+      "--png <file>",
+      "also write a picture: how far every layer is off at every token, and the masks where they differ",
+    )
     .option("--json", "print JSON")
     .addHelpText(
       "after",
@@ -109,7 +113,7 @@ async function run(io: Io, name: string, options: BisectFlags): Promise<void> {
   status.clear();
   const label = (id: number) => tokenLabel(tokenizer.decode([id]), id);
   if (options.png !== undefined) {
-    const { width, height, data } = heatmapsToPixels([profile(found, label)]);
+    const { width, height, data } = heatmapsToPixels(panels(found, label));
     await Deno.writeFile(options.png, encode({ width, height, data, channels: 3 }));
   }
   if (options.json === true) {
@@ -135,6 +139,28 @@ function progress(io: Io): { say(text: string): void; clear(): void } & Disposab
     say: (text) => line(dim(io, text)),
     clear: () => line(""),
     [Symbol.dispose]: () => line(""),
+  };
+}
+
+/** The profile, and where the sides differ their masks, whose visible keys have the first colour. */
+function panels(found: AttentionBisection, label: (id: number) => string): Heatmap[] {
+  const { divergence: at } = found;
+  const masks = at === null ? [] : [["a", at.mask_a], ["b", at.mask_b]] as const;
+  return [
+    profile(found, label),
+    ...masks.flatMap(([side, { window }]) => window === null ? [] : [maskMap(side, window, at!.position)]),
+  ];
+}
+
+function maskMap(side: string, { visible, q_offset, kv_offset }: MaskWindow, position: number): Heatmap {
+  const cells = visible.flat();
+  const labels = visible.map((_, q) => `${q + q_offset === position ? "here " : ""}${q + q_offset}`);
+  return {
+    title: `mask ${side} received`,
+    rows: axis(labels, q_offset),
+    columns: axis(visible[0]!.map((_, kv) => `${kv + kv_offset}`), kv_offset),
+    values: new Float64Array(cells.length),
+    hidden: Uint8Array.from(cells, (seen) => seen ? 0 : 1),
   };
 }
 

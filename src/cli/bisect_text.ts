@@ -11,6 +11,7 @@ import type {
   DifferenceSummary,
 } from "../inspect/bisect_types.ts";
 import type { ReceivedMask } from "../inspect/mask_at.ts";
+import { brief } from "../draw/heatmap.ts";
 import { table } from "./io.ts";
 
 const sideOf = ({ implementation, device }: ComparedSide) => `${implementation} on ${device}`;
@@ -56,18 +57,20 @@ function difference(
   const rows = found.tokens.length > 1 ? `, row ${at.batch}` : "";
   const when = at.step === 0 ? "in the prompt" : `in the forward of new token ${at.step}`;
   const heads = at.heads.length > 1 ? ` (of heads ${at.heads.join(", ")} there)` : "";
-  const worst = (name: string, { worst, max_abs, ratio }: DifferenceSummary) =>
-    worst === null
-      ? `  ${name}: equal`
-      : `  ${name}: worst element at token ${worst.position}, head ${worst.head}, channel ${worst.channel}: ` +
-        `a ${worst.a}, b ${worst.b}; largest |a − b| ${short(max_abs)}, ${short(ratio)} times the tolerance`;
+  const measured = (name: string, { worst, max_abs, ratio }: DifferenceSummary) =>
+    worst === null ? [`  ${name}: equal`] : [
+      `  ${name}: largest |a − b| ${short(max_abs)}, ${
+        brief(ratio)
+      } times the tolerance; the worst element at`,
+      `    token ${worst.position}, head ${worst.head}, channel ${worst.channel}: a ${worst.a}, b ${worst.b}`,
+    ];
   return [
     `DIFFER first at ${token}${rows}, ${at.layer}, head ${at.head}${heads}, ${when}`,
     at.origin === "attention"
       ? "  Made by this layer's attention: over the same queries, keys and values b differs from a."
       : "  Inherited: over the same inputs this layer's attention agrees; what it was given had drifted apart before.",
-    worst("over the same inputs", at.isolated),
-    worst("as they ran         ", at.in_run),
+    ...measured("over the same inputs", at.isolated),
+    ...measured("as they ran", at.in_run),
   ].join("\n");
 }
 

@@ -5,6 +5,7 @@
  */
 import { Command } from "npm:commander@14.0.3";
 import { InvalidArgument } from "../errors.ts";
+import { GenerationSession } from "../generation/session.ts";
 import { Tensor } from "../tensor.ts";
 import { TextStreamer } from "../text/streamer.ts";
 import { actionOf, type ChatState } from "./chat_actions.ts";
@@ -43,7 +44,8 @@ export function chatCommand(io: Io): Command {
     )
     .action(async (model: string, options: ChatFlags) => {
       await using loaded = await loadModel(io, model, options);
-      await new Chat(io, loaded, options).run();
+      using chat = new Chat(io, loaded, options);
+      await chat.run();
     });
 }
 
@@ -56,9 +58,10 @@ interface Turn {
   readonly stats: Stats;
 }
 
-class Chat implements ChatState {
+class Chat implements ChatState, Disposable {
   readonly model: Loaded["model"];
   readonly conversation: Conversation;
+  readonly session: GenerationSession;
   readonly sampling: Map<string, unknown>;
   last: Stats | null = null;
   readonly #io: Io;
@@ -75,6 +78,7 @@ class Chat implements ChatState {
 
   constructor(io: Io, loaded: Loaded, options: ChatFlags) {
     this.model = loaded.model;
+    this.session = new GenerationSession(loaded.model);
     this.conversation = new Conversation(loaded.tokenizer, options.plain === true);
     this.sampling = new Map(Object.entries({ max_new_tokens: MAX_NEW_TOKENS, ...samplingOf(options) }));
     this.#io = io;
@@ -85,6 +89,11 @@ class Chat implements ChatState {
     if (!this.conversation.templated && options.plain !== true) {
       this.say("notice", "The model has no chat template: turns are joined as plain text.");
     }
+  }
+
+  /** Gives the session's cache back. */
+  [Symbol.dispose](): void {
+    this.session[Symbol.dispose]();
   }
 
   get answering(): boolean {
@@ -124,9 +133,12 @@ class Chat implements ChatState {
     const { stdin, stderr } = this.#io.terminal;
     if (stdin && stderr) this.#io.writeNote(dim(this.#io, "> "));
     const next = await Promise.race([this.#ahead(), this.#left.promise]);
-    if (next === null || next.done === true) return null;
-    this.#next = null;
-    return next.value;
+    if (next !== null && next.done !== true) {
+      this.#next = null;
+      return next.value;
+    }
+    if (stdin && stderr) this.#io.note("");
+    return null;
   }
 
   /** The next line, asked for once. */
@@ -205,7 +217,7 @@ class Chat implements ChatState {
     using input_ids = Tensor.from([ids], { dtype: "int64" });
     const recording = new Recording(this.model, streamer);
     try {
-      using _ = await this.model.generate({
+      using _ = await this.session.generate({
         input_ids,
         ...Object.fromEntries(this.sampling),
         tokenizer: this.#loaded.tokenizer,
@@ -215,11 +227,13 @@ class Chat implements ChatState {
     } catch (error) {
       if (!signal.aborted || error !== signal.reason) throw error;
     }
+    const { reused, restarted } = this.session;
+    if (restarted !== null) this.say("notice", `All turns were read again: ${restarted}`);
     return {
       token_ids: recording.steps.map((step) => step[0]!),
       implementations: recording.implementations,
       legs: recording.legs,
-      stats: recording.stats(ids.length),
+      stats: recording.stats(ids.length, { reused }),
     };
   }
 }

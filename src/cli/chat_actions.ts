@@ -5,6 +5,7 @@
  */
 import type { DeviceName } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
+import type { GenerationSession } from "../generation/session.ts";
 import type { PreTrainedModel } from "../models/pretrained.ts";
 import type { Conversation } from "./conversation.ts";
 import { table } from "./io.ts";
@@ -16,6 +17,8 @@ import { setting } from "./sampling.ts";
 export interface ChatState {
   readonly model: PreTrainedModel;
   readonly conversation: Conversation;
+  /** What keeps the cache from turn to turn. */
+  readonly session: GenerationSession;
   /** Options of `generate`. */
   readonly sampling: Map<string, unknown>;
   /** Speeds of the last answer. */
@@ -114,6 +117,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     says: "forget all turns",
     run: (chat) => {
       chat.conversation.reset();
+      chat.session.reset();
       chat.say("reset", "all turns are forgotten", {});
     },
   },

@@ -51,6 +51,7 @@ export function generateCommand(io: Io): Command {
 
 async function run(io: Io, name: string, given: string | undefined, options: GenerateFlags): Promise<void> {
   const prompt = given === undefined || given === "-" ? await readAll(io) : given;
+  if (prompt === "") throw new InvalidArgument("Cannot continue an empty prompt: expected some text");
   await using loaded = await loadModel(io, name, options);
   const { model, tokenizer } = loaded;
   const sampling = samplingOf(options);
@@ -112,7 +113,7 @@ function report(io: Io, options: GenerateFlags, { model, tokenizer }: Loaded, ou
     text: tokenizer.decode(token_ids, { skip_special_tokens: true }),
     token_ids,
   }));
-  const stats = recording.stats(prompt_tokens, tokens[0]?.length);
+  const stats = recording.stats(prompt_tokens, { new_tokens: tokens[0]?.length ?? 0 });
   if (options.json === true) {
     const { text = "", token_ids = [] } = sequences[0] ?? {};
     io.print(JSON.stringify(

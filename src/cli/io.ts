@@ -52,6 +52,7 @@ export function isExpected(error: Error): boolean {
 
 /** Everything that stdin still holds, without the last line break. */
 export async function readAll(io: Io): Promise<string> {
+  if (io.terminal.stdin) io.note(dim(io, "Reading from the terminal, up to Ctrl-D:"));
   const lines: string[] = [];
   for (const iterator = io.lines();;) {
     const { done, value } = await iterator.next();
@@ -104,7 +105,8 @@ export function processIo(): Io & Disposable {
     terminal,
     color: !Deno.noColor,
     get width() {
-      return terminal.stdout || terminal.stderr ? Math.max(40, Deno.consoleSize().columns) : 100;
+      // A terminal that does not know says 0.
+      return terminal.stdout || terminal.stderr ? Math.max(40, Deno.consoleSize().columns || 80) : 100;
     },
     signal: controller.signal,
     onInterrupt(handler) {

@@ -18,6 +18,7 @@ import {
 } from "../masks/functions.ts";
 import { ALL_MASK_ATTENTION_FUNCTIONS } from "../masks/interface.ts";
 import type { AttentionMask, MaskFunction } from "../masks/types.ts";
+import { describeMask } from "../masks/visible.ts";
 import { Tensor } from "../tensor.ts";
 import type { Io } from "./io.ts";
 
@@ -108,15 +109,12 @@ function received(
     : maskToString((_b, _h, q, kv) => seen(q - options.past, kv), options.q, keys, {
       q_offset: options.past,
     });
-  const receives = mask instanceof Tensor
-    ? `a ${mask.dtype} tensor of shape [${mask.shape}]${
-      mask.dtype === "bool" ? ", true = visible" : ", added to the scores"
-    }`
-    : mask === null
-    ? `null: ${
+  const receives = describeMask(
+    mask,
+    `${
       causal ? "its own causal flag or offsets say" : "every key is visible, which says"
-    } the same (drawn below is the pattern)`
-    : `a block mask of shape [${mask.shape}]`;
+    } the same (drawn below is the pattern)`,
+  );
   return {
     mask,
     visible,

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { pathToFileURL } from "node:url";
 import { type Command, InvalidArgumentError, Option } from "npm:commander@14.0.3";
 import { SingleBar } from "npm:cli-progress@3.12.0";
 import { AutoConfig } from "../auto_config.ts";
@@ -141,7 +142,7 @@ export function taskOf(config: PretrainedConfig): Task {
 
 /** Imports a module of the user's. @throws {InvalidArgument} with what went wrong */
 export async function importModule(path: string): Promise<void> {
-  const url = /^[a-z][a-z0-9+.-]+:/i.test(path) ? path : new URL(path, `file://${Deno.cwd()}/`).href;
+  const url = /^[a-z][a-z0-9+.-]+:/i.test(path) ? path : pathToFileURL(path).href;
   try {
     await import(url);
   } catch (error) {

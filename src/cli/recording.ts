@@ -11,6 +11,8 @@ import type { PreTrainedModel } from "../models/pretrained.ts";
 export interface Stats {
   /** Tokens computed before the first new one. */
   readonly prompt_tokens: number;
+  /** Tokens before those, which a cache held. */
+  readonly reused_tokens: number;
   readonly new_tokens: number;
   /** Until the first new token. */
   readonly prefill_ms: number;
@@ -60,8 +62,8 @@ export class Recording implements Streamer {
   }
 
   /** Ends the text. */
-  async end(): Promise<void> {
-    await this.#text?.end();
+  async end(error?: unknown): Promise<void> {
+    await this.#text?.end(error);
   }
 
   /** The implementations in the order of their use, as `sdpa → eager` where one was swapped for another. */
@@ -75,14 +77,16 @@ export class Recording implements Streamer {
     return this.#times;
   }
 
-  /** Speeds, for a prompt of which `prompt_tokens` were computed; beams write `new_tokens` in no steps. */
-  stats(prompt_tokens: number, new_tokens = this.steps.length): Stats {
+  /** Speeds, for a prompt of which `reused` tokens were not computed; beams write `new_tokens` in no steps. */
+  stats(prompt: number, { reused = 0, new_tokens = this.steps.length } = {}): Stats {
+    const prompt_tokens = prompt - reused;
     const prefill_ms = this.#times[0] ?? performance.now() - this.#started;
     const decode_ms = (this.#times.at(-1) ?? prefill_ms) - prefill_ms;
     const after = this.#times.length - 1;
     const { bytes, peak } = this.#model.memory;
     return {
       prompt_tokens,
+      reused_tokens: reused,
       new_tokens,
       prefill_ms,
       decode_ms,
@@ -102,7 +106,8 @@ export function implementationOf(model: PreTrainedModel): string {
 /** Statistics in a line for people. */
 export function statsLine(stats: Stats): string {
   const speed = (n: number | null) => n === null ? "–" : n.toFixed(n < 10 ? 2 : 1);
-  return `${stats.prompt_tokens} tokens read at ${speed(stats.prefill_tokens_per_second)}/s · ` +
+  const reused = stats.reused_tokens === 0 ? "" : `${stats.reused_tokens} tokens reused · `;
+  return `${reused}${stats.prompt_tokens} tokens read at ${speed(stats.prefill_tokens_per_second)}/s · ` +
     `${stats.new_tokens} written at ${speed(stats.decode_tokens_per_second)}/s · ` +
     `${size(stats.memory_bytes)}, at most ${size(stats.peak_memory_bytes)}`;
 }

@@ -35,9 +35,32 @@ export function viridis(t: number): Colour {
 /** What stands for a value that is no number: no colour of the scale is near it. */
 export const NOT_A_NUMBER: Colour = [255, 0, 200];
 
-/** The colour of a value on a scale from 0 to `most`. */
-export function colourOf(value: number, most: number): Colour {
-  return Number.isNaN(value) ? NOT_A_NUMBER : viridis(most > 0 ? value / most : 0);
+/** From numbers to the colours between which they lie. */
+export interface Scale {
+  /** The number with the last colour. */
+  readonly most: number;
+  /** Whether a step of colour is a difference, or a factor: then the first colour is `most / 10⁴` and all below. */
+  readonly kind: "linear" | "log";
+}
+
+/** Powers of ten of a logarithmic scale. */
+const DECADES = 4;
+
+/** The number with the first colour. */
+export function leastOf({ most, kind }: Scale): number {
+  return kind === "log" ? most / 10 ** DECADES : 0;
+}
+
+/** Where a value lies on a scale, 0 to 1. */
+export function partOf(value: number, { most, kind }: Scale): number {
+  if (!(most > 0)) return 0;
+  const part = kind === "linear" ? value / most : 1 + Math.log10(Math.max(0, value) / most) / DECADES;
+  return Math.min(1, Math.max(0, part));
+}
+
+/** The colour of a value on a scale. */
+export function colourOf(value: number, scale: Scale): Colour {
+  return Number.isNaN(value) ? NOT_A_NUMBER : viridis(partOf(value, scale));
 }
 
 /** `#rrggbb`. */

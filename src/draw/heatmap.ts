@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { Scale } from "./colour.ts";
+
 /** One direction of a heatmap. */
 export interface Axis {
   /** What stands at each cell. */
@@ -66,11 +68,11 @@ function shorter(whole: Axis, most: number): Axis {
   };
 }
 
-/** The largest number of several heatmaps, where their common scale ends. */
-export function largest(maps: readonly Heatmap[]): number {
+/** The scale of several heatmaps, which ends at their largest number. */
+export function scaleOf(maps: readonly Heatmap[], kind: Scale["kind"]): Scale {
   let most = 0;
   for (const { values } of maps) for (const x of values) if (x > most) most = x;
-  return most;
+  return { most, kind };
 }
 
 /** Says what a cell of a heatmap stands for, or nothing where it is one token by one. */

@@ -99,7 +99,7 @@ export function layOut(maps: readonly Heatmap[], columns: number, metrics: Metri
     }
     y += top + Math.max(...row.map((s) => s.rows * s.cell)) + 2 * MARGIN;
   }
-  const legend = { x: MARGIN + textWidth("0") + GAP, y, width: 160, height: line };
+  const legend = { x: MARGIN + textWidth("1.0e-4") + GAP, y, width: 160, height: line };
   const width = columnWidths.reduce((sum, w) => sum + w + 2 * MARGIN, 0);
   return {
     width: Math.ceil(Math.max(width, legend.x + legend.width + textWidth("0.000 ▪ hidden by the mask") + 60)),

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { type Colour, colourOf } from "./colour.ts";
+import { type Colour, colourOf, leastOf, type Scale, viridis } from "./colour.ts";
 import { ink, LETTER } from "./font.ts";
-import { brief, type Heatmap, largest } from "./heatmap.ts";
+import { brief, type Heatmap, scaleOf } from "./heatmap.ts";
 import { ascii, cut } from "./label.ts";
 import { type Layout, layOut, type Panel } from "./layout.ts";
 
@@ -29,7 +29,11 @@ const BORDERED = 6;
 const fitting = (label: string) => ascii(cut(label, LABEL));
 
 /** Draws heatmaps on a common scale, with labels and a legend. */
-export function heatmapsToPixels(maps: readonly Heatmap[], columns = 1): Pixels {
+export function heatmapsToPixels(
+  maps: readonly Heatmap[],
+  columns = 1,
+  kind: Scale["kind"] = "linear",
+): Pixels {
   const fit = maps.map((map) => ({
     ...map,
     rows: { ...map.rows, labels: map.rows.labels.map(fitting) },
@@ -48,22 +52,23 @@ export function heatmapsToPixels(maps: readonly Heatmap[], columns = 1): Pixels 
     if (x >= 0 && y >= 0 && x < width && y < height) data.set(colour, 3 * (y * width + x));
   };
   const canvas = new Canvas(dot);
-  const most = largest(maps);
-  for (const panel of panels) drawPanel(canvas, panel, most);
+  const scale = scaleOf(maps, kind);
+  for (const panel of panels) drawPanel(canvas, panel, scale);
   for (let x = 0; x < legend.width; x++) {
-    canvas.box(legend.x + x, legend.y, 1, legend.height, colourOf(x, legend.width - 1));
+    canvas.box(legend.x + x, legend.y, 1, legend.height, viridis(x / (legend.width - 1)));
   }
-  canvas.text("0", legend.x - LETTER - 4, legend.y + 1);
+  const least = brief(leastOf(scale)), most = brief(scale.most);
+  canvas.text(least, legend.x - least.length * LETTER - 4, legend.y + 1);
   const end = legend.x + legend.width + 6;
-  canvas.text(brief(most), end, legend.y + 1);
+  canvas.text(most, end, legend.y + 1);
   if (!maps.some(({ hidden }) => hidden.includes(1))) return { width, height, data, layout };
-  const after = end + (brief(most).length + 2) * LETTER;
+  const after = end + (most.length + 2) * LETTER;
   canvas.hatch(after, legend.y, legend.height);
   canvas.text("hidden by the mask", after + legend.height + 6, legend.y + 1);
   return { width, height, data, layout };
 }
 
-function drawPanel(canvas: Canvas, panel: Panel, most: number): void {
+function drawPanel(canvas: Canvas, panel: Panel, scale: Scale): void {
   const { map, cell, x, y, title, every } = panel;
   const width = map.columns.labels.length;
   title.lines.forEach((line, i) => canvas.text(ascii(line), title.x, title.y + i * (LETTER + 2)));
@@ -71,7 +76,7 @@ function drawPanel(canvas: Canvas, panel: Panel, most: number): void {
   map.values.forEach((value, at) => {
     const [left, top] = [x + at % width * cell, y + Math.floor(at / width) * cell];
     if (map.hidden[at] === 1) canvas.hatch(left, top, cell - border);
-    else canvas.box(left, top, cell - border, cell - border, colourOf(value, most));
+    else canvas.box(left, top, cell - border, cell - border, colourOf(value, scale));
   });
   const middle = Math.max(0, Math.floor((cell - LETTER) / 2));
   const { rows, columns } = labels(panel);

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { colourOf, hex, viridis } from "./colour.ts";
-import { brief, type Heatmap, largest } from "./heatmap.ts";
+import { colourOf, hex, leastOf, type Scale, viridis } from "./colour.ts";
+import { brief, type Heatmap, scaleOf } from "./heatmap.ts";
 import { cut, widthOf } from "./label.ts";
 import { type Layout, layOut, type Panel } from "./layout.ts";
 
@@ -13,7 +13,11 @@ const LABEL = 18, FONT = 11, LETTER = 6.7;
 const TOOLTIPS = 10_000;
 
 /** Draws heatmaps on a common scale, with labels, tooltips and a legend. */
-export function heatmapsToSvg(maps: readonly Heatmap[], columns = 1): string {
+export function heatmapsToSvg(
+  maps: readonly Heatmap[],
+  columns = 1,
+  kind: Scale["kind"] = "linear",
+): string {
   const layout = layOut(maps.map(short), columns, {
     textWidth: (text) => widthOf(text) * LETTER,
     line: FONT + 3,
@@ -21,9 +25,9 @@ export function heatmapsToSvg(maps: readonly Heatmap[], columns = 1): string {
     side: 900,
     cell: 20,
   });
-  const most = largest(maps);
+  const scale = scaleOf(maps, kind);
   const cells = layout.panels.reduce((n, { map }) => n + map.values.length, 0);
-  const body = layout.panels.map((panel) => drawPanel(panel, most, cells <= TOOLTIPS));
+  const body = layout.panels.map((panel) => drawPanel(panel, scale, cells <= TOOLTIPS));
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${layout.width}" height="${layout.height}" ` +
     `viewBox="0 0 ${layout.width} ${layout.height}" font-family="ui-monospace, monospace" font-size="${FONT}">`,
@@ -40,7 +44,7 @@ export function heatmapsToSvg(maps: readonly Heatmap[], columns = 1): string {
     "</defs>",
     `<rect width="100%" height="100%" fill="#ffffff"/>`,
     ...body.flat(),
-    ...drawLegend(layout, most, maps.some(({ hidden }) => hidden.includes(1))),
+    ...drawLegend(layout, scale, maps.some(({ hidden }) => hidden.includes(1))),
     "</svg>",
     "",
   ].join("\n");
@@ -54,7 +58,7 @@ function short(map: Heatmap): Heatmap {
   return { ...map, rows: cutAxis(map.rows), columns: cutAxis(map.columns) };
 }
 
-function drawPanel(panel: Panel, most: number, tooltips: boolean): string[] {
+function drawPanel(panel: Panel, scale: Scale, tooltips: boolean): string[] {
   const { map, cell, x, y, title, labelled, every } = panel;
   const width = map.columns.labels.length, height = map.rows.labels.length;
   const text = (axis: Heatmap["rows"], i: number) =>
@@ -90,7 +94,7 @@ function drawPanel(panel: Panel, most: number, tooltips: boolean): string[] {
       if (best < 0 || value > map.values[best]!) best = at;
       const box = `<rect x="${x + column * cell}" y="${
         y + row * cell
-      }" width="${cell}" height="${cell}" fill="${hex(colourOf(value, most))}"`;
+      }" width="${cell}" height="${cell}" fill="${hex(colourOf(value, scale))}"`;
       cells.push(
         tooltips
           ? `${box}><title>${
@@ -107,13 +111,14 @@ function drawPanel(panel: Panel, most: number, tooltips: boolean): string[] {
   return parts;
 }
 
-function drawLegend({ legend: { x, y, width, height } }: Layout, most: number, hides: boolean): string[] {
+function drawLegend({ legend: { x, y, width, height } }: Layout, scale: Scale, hides: boolean): string[] {
+  const least = brief(leastOf(scale)), most = brief(scale.most);
   const base = y + height - 3, end = x + width + 6;
-  const after = end + (brief(most).length + 2) * LETTER;
+  const after = end + (most.length + 2) * LETTER;
   return [
-    `<text x="${x - LETTER - 4}" y="${base}">0</text>`,
+    `<text x="${x - 6}" y="${base}" text-anchor="end">${least}</text>`,
     `<rect x="${x}" y="${y}" width="${width}" height="${height}" fill="url(#scale)"/>`,
-    `<text x="${end}" y="${base}">${brief(most)}</text>`,
+    `<text x="${end}" y="${base}">${most}</text>`,
     ...(hides
       ? [
         `<rect x="${after}" y="${y}" width="${height}" height="${height}" fill="url(#hidden)"/>`,

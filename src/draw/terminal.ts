@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { ansi256, colourOf } from "./colour.ts";
-import { brief, type Heatmap, largest, pooled, scaleNote } from "./heatmap.ts";
+import { ansi256, colourOf, leastOf, partOf, type Scale } from "./colour.ts";
+import { brief, type Heatmap, pooled, scaleNote, scaleOf } from "./heatmap.ts";
 import { cut, graphemes, padLeft, padRight, widthOf } from "./label.ts";
 
 /** What a terminal can show. */
@@ -13,6 +13,8 @@ export interface TerminalStyle {
   readonly width: number;
   /** Colours of 24 bits, of a palette of 256, or none. */
   readonly colours: "24-bit" | "256" | "none";
+  /** Default: linear. */
+  readonly scale?: Scale["kind"];
   /** Heatmaps side by side at most; default 1. With more than one, labels are positions only. */
   readonly columns?: number;
 }
@@ -27,11 +29,11 @@ const SMALL = 8;
 /** Draws heatmaps with a common scale, and its legend. */
 export function heatmapsToText(maps: readonly Heatmap[], style: TerminalStyle): string {
   if (maps.length === 0) return "";
-  const most = largest(maps);
+  const scale = scaleOf(maps, style.scale ?? "linear");
   const room = (n: number) => Math.floor((style.width - 3 * (n - 1)) / n);
   let across = Math.min(style.columns ?? 1, maps.length);
   while (across > 1 && room(across) < 6 + 2 * SMALL) across--;
-  const drawn = maps.map((map) => panel(map, most, { ...style, width: room(across) }, maps.length === 1));
+  const drawn = maps.map((map) => panel(map, scale, { ...style, width: room(across) }, maps.length === 1));
   const notes = new Set(drawn.flatMap(({ note }) => note ?? []));
   const lines: string[] = [];
   for (let i = 0; i < drawn.length; i += across) {
@@ -49,7 +51,7 @@ export function heatmapsToText(maps: readonly Heatmap[], style: TerminalStyle): 
     lines.push("");
   }
   const hides = maps.some(({ hidden }) => hidden.includes(1));
-  return [...lines, ...notes, legend(most, hides, style)].join("\n");
+  return [...lines, ...notes, legend(scale, hides, style)].join("\n");
 }
 
 /** A line and its width, which escape sequences do not add to. */
@@ -61,7 +63,7 @@ interface Line {
 /** Its lines, and what is to be said of its cells. */
 function panel(
   whole: Heatmap,
-  most: number,
+  scale: Scale,
   style: TerminalStyle,
   full: boolean,
 ): { lines: Line[]; note: string | null } {
@@ -86,7 +88,7 @@ function panel(
         const at = row * width + column;
         return map.hidden[at] === 1 ? null : map.values[at]!;
       });
-      return { text: label(row) + paint(cells, most, style), width: left + 2 * width };
+      return { text: label(row) + paint(cells, scale, style), width: left + 2 * width };
     }),
   ];
   return { lines, note: scaleNote(map) };
@@ -112,10 +114,10 @@ function header({ columns }: Heatmap, full: boolean): string[] {
 }
 
 /** Cells of two columns each; null is hidden. */
-function paint(cells: readonly (number | null)[], most: number, { colours }: TerminalStyle): string {
+function paint(cells: readonly (number | null)[], scale: Scale, { colours }: TerminalStyle): string {
   let text = "", open = "";
   for (const value of cells) {
-    const code = value === null || colours === "none" ? "" : background(value, most, colours);
+    const code = value === null || colours === "none" ? "" : background(value, scale, colours);
     if (code !== open) text += open !== "" && code === "" ? `\x1b[49m${code}` : code;
     open = code;
     text += value === null
@@ -123,25 +125,26 @@ function paint(cells: readonly (number | null)[], most: number, { colours }: Ter
       : Number.isNaN(value)
       ? "!!"
       : colours === "none"
-      ? shade(value, most)
+      ? shade(value, scale)
       : "  ";
   }
   return open === "" ? text : `${text}\x1b[49m`;
 }
 
-function background(value: number, most: number, colours: "24-bit" | "256"): string {
-  const colour = colourOf(value, most);
+function background(value: number, scale: Scale, colours: "24-bit" | "256"): string {
+  const colour = colourOf(value, scale);
   return colours === "256" ? `\x1b[48;5;${ansi256(colour)}m` : `\x1b[48;2;${colour.join(";")}m`;
 }
 
-function shade(value: number, most: number): string {
-  return SHADES[most > 0 ? Math.round(Math.min(1, value / most) * (SHADES.length - 1)) : 0]!.repeat(2);
+function shade(value: number, scale: Scale): string {
+  return SHADES[Math.round(partOf(value, scale) * (SHADES.length - 1))]!.repeat(2);
 }
 
-function legend(most: number, hides: boolean, style: TerminalStyle): string {
+function legend(scale: Scale, hides: boolean, style: TerminalStyle): string {
   const steps = style.colours === "none" ? SHADES.length : 16;
-  const cells = Array.from({ length: steps }, (_, i) => most * i / (steps - 1));
-  return `0 ${paint(cells, most, style)} ${brief(most)}${
+  const cells = Array.from({ length: steps }, (_, i) => i / (steps - 1));
+  const bar = paint(cells, { most: 1, kind: "linear" }, style);
+  return `${brief(leastOf(scale))} ${bar} ${brief(scale.most)}${
     hides ? `   ${HIDDEN.trim()} hidden by the mask` : ""
   }`;
 }

@@ -8,12 +8,24 @@ import { describeMask, visibleOf } from "../masks/visible.ts";
 import type { MaskFunction } from "../masks/types.ts";
 import type { AttentionTrace } from "./trace.ts";
 
+/** Part of a mask. */
+export interface MaskWindow {
+  /** Position of the first query in it. */
+  readonly q_offset: number;
+  /** Position of the first key in it. */
+  readonly kv_offset: number;
+  /** By query and key, whether it is visible. */
+  readonly visible: readonly (readonly boolean[])[];
+}
+
 /** A mask as its receiver saw it. */
 export interface ReceivedMask {
   /** What it was: a tensor of some shape, a block mask, or nothing but flags. */
   readonly words: string;
   /** The rows around the query, drawn, with the query marked; null where nobody but the receiver can read it. */
   readonly drawing: string | null;
+  /** What the drawing shows; null as above. */
+  readonly window: MaskWindow | null;
   /** Positions of the keys that the query sees; null as above. */
   readonly visible: readonly number[] | null;
 }
@@ -59,23 +71,27 @@ export function maskAt(call: MaskedCall, { batch, head, position }: MaskPlace): 
   ].join(", ");
   const words = describeMask(attention_mask, `the flags of the call say the rest (${flags})`);
   const visible = visibleIn(call);
-  if (visible === null) return { words, drawing: null, visible: null };
+  if (visible === null) return { words, drawing: null, window: null, visible: null };
   const [queries, keys] = [query.shape[2]!, key.shape[2]!];
-  const from = Math.max(0, position - q_offset - ROWS),
-    to = Math.min(queries, position - q_offset + ROWS + 1);
+  const here = position - q_offset;
+  const from = Math.max(0, here - ROWS), to = Math.min(queries, here + ROWS + 1);
   const last = Math.min(keys, position - kv_offset + AFTER + 1), first = Math.max(0, last - KEYS);
-  const drawn = maskToString(
-    (b, h, q, kv) => visible(b, h, q - q_offset, kv - kv_offset),
-    to - from,
-    Math.min(keys, first + KEYS) - first,
-    { batch, head, q_offset: q_offset + from, kv_offset: kv_offset + first },
+  const sees = (q: number, kv: number) => visible(batch, head, q, kv);
+  const count = (n: number, start: number) => Array.from({ length: n }, (_, i) => start + i);
+  const rows = count(to - from, from).map((q) =>
+    count(Math.min(keys, first + KEYS) - first, first).map((kv) => sees(q, kv))
   );
-  const row = 1 + position - q_offset - from;
+  const window = { q_offset: q_offset + from, kv_offset: kv_offset + first, visible: rows };
+  const drawn = maskToString(
+    (_b, _h, q, kv) => rows[q - window.q_offset]![kv - window.kv_offset]!,
+    rows.length,
+    rows[0]!.length,
+    { q_offset: window.q_offset, kv_offset: window.kv_offset },
+  );
   return {
     words,
-    drawing: drawn.split("\n").map((line, i) => i === row ? `${line}  ← here` : line).join("\n"),
-    visible: Array.from({ length: keys }, (_, kv) => kv)
-      .filter((kv) => visible(batch, head, position - q_offset, kv))
-      .map((kv) => kv + kv_offset),
+    drawing: drawn.split("\n").map((line, i) => i === 1 + here - from ? `${line}  ← here` : line).join("\n"),
+    window,
+    visible: count(keys, 0).filter((kv) => sees(here, kv)).map((kv) => kv + kv_offset),
   };
 }

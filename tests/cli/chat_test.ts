@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { InvalidArgument, liveBuffers } from "../../mod.ts";
+import { AutoTokenizer, InvalidArgument, liveBuffers } from "../../mod.ts";
 import { Conversation } from "../../src/cli/conversation.ts";
 import type { Tokenizer } from "../../src/text/tokenizer.ts";
+import { temporaryFolder } from "../hub/remote_server.ts";
 import { attune, type FakeOptions } from "./fake_io.ts";
 
 const MODEL = "tests/models/demo";
@@ -37,6 +38,25 @@ Deno.test("attune chat: an answer reads all turns before it", async () => {
   ]);
   assertEquals(second.token_ids, JSON.parse(stdout).token_ids);
   assertEquals([lines.length, first.type, first.stopped], [2, "answer", false]);
+});
+
+Deno.test("attune chat: what the turns have in common with those before is not computed again", async () => {
+  const turns = await said([
+    "In the beginning",
+    "And God said",
+    "/undo",
+    "/swap eager",
+    "And he",
+    "/reset",
+    "And",
+  ], "--plain");
+  const stats = turns.filter(({ type }) => type === "answer").map((a) => a.stats);
+  const shared = stats[0].prompt_tokens + stats[0].new_tokens;
+  // The last token of an answer was never an input; a line break and "And" are in both questions.
+  assertEquals(stats.map((s) => s.reused_tokens), [0, shared - 1, shared + 2, 0]);
+  assertEquals(stats[3].prompt_tokens, 2);
+  const { stderr } = await chat(["In the beginning", "And God said"]);
+  assertStringIncludes(stderr, `${shared - 1} tokens reused · `);
 });
 
 Deno.test("attune chat: a swap between answers keeps the tokens", async () => {
@@ -183,6 +203,30 @@ function tokenizer(chat_template: string | null): Tokenizer {
     ],
   } as unknown as Tokenizer;
 }
+
+Deno.test("attune chat: a model with a template gets its conversations in it", async () => {
+  await using folder = await temporaryFolder();
+  for (const name of ["config.json", "model.safetensors", "tokenizer.json"]) {
+    await Deno.symlink(new URL(`../../${MODEL}/${name}`, import.meta.url), `${folder.path}/${name}`);
+  }
+  const chat_template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}" +
+    "{% if add_generation_prompt %}[assistant]{% endif %}";
+  const config = { ...JSON.parse(await Deno.readTextFile(`${MODEL}/tokenizer_config.json`)), chat_template };
+  await Deno.writeTextFile(`${folder.path}/tokenizer_config.json`, JSON.stringify(config));
+  const { code, stdout, stderr } = await attune(
+    ["chat", folder.path, ...SHORT, "--system", "Amen", "--json"],
+    {
+      stdin: ["And", "God"],
+    },
+  );
+  assertEquals({ code, stderr }, { code: 0, stderr: "" });
+  const [first, second, ...rest] = stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
+  const { encode, decode } = await AutoTokenizer.from_pretrained(MODEL);
+  const prompt = `<s>[system] Amen\n[user] And\n[assistant] ${first.text}\n[user] God\n[assistant]`;
+  const { prompt_tokens, reused_tokens } = second.stats;
+  assertEquals([prompt_tokens + reused_tokens, rest], [encode(prompt).length, []]);
+  assertEquals(decode(encode(prompt)), prompt);
+});
 
 Deno.test("a conversation uses the model's template, unless it has none or is to be plain", () => {
   const text = (template: string | null, plain: boolean) => {

@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { AutoModelForCausalLM, AutoTokenizer, liveBuffers } from "../../mod.ts";
+import { serveModel, temporaryFolder } from "../hub/remote_server.ts";
+import { deviceTest, testDevices } from "../support/devices.ts";
 import { attune } from "./fake_io.ts";
 
 const MODEL = "tests/models/demo";
@@ -172,3 +174,39 @@ Deno.test("attune generate: a model that is not there is code 1, and the message
   assertEquals(stderr.includes("\n    at "), false);
   assertStringIncludes((await attune(["generate", "no/such/model", "x", "--debug"])).stderr, "\n    at ");
 });
+
+Deno.test("attune generate: a model of a hub or behind a URL is fetched once, into the folder that was named", async () => {
+  const files: Record<string, Uint8Array<ArrayBuffer>> = {};
+  for await (const { name } of Deno.readDir(MODEL)) files[name] = await Deno.readFile(`${MODEL}/${name}`);
+  const local = await attune(["generate", MODEL, PROMPT, "--max-new-tokens", "4"]);
+  await using site = await serveModel(files);
+  for (const source of [["org/name", "--endpoint", site.origin], [`${site.origin}/plain`]]) {
+    await using folder = await temporaryFolder();
+    const from = [...source, "--cache-dir", folder.path];
+    const flags = ["generate", from[0]!, PROMPT, "--max-new-tokens", "4", ...from.slice(1)];
+    const fetched = await attune(flags, { terminal: { stderr: true } });
+    assertEquals({ code: fetched.code, stdout: fetched.stdout }, { code: 0, stdout: local.stdout });
+    assertStringIncludes(fetched.stderr, "█");
+    const requests = site.seen.length;
+    assertEquals((await attune([...flags, "--local-files-only"])).stdout, local.stdout);
+    assertEquals((await attune(["inspect", ...from, "--local-files-only"])).code, 0);
+    assertEquals(site.seen.length, requests);
+  }
+  const { code, stderr } = await attune(["generate", `${site.origin}/plain`, PROMPT, "--revision", "v1"]);
+  assertEquals(code, 1);
+  assertStringIncludes(stderr, "a URL has none");
+});
+
+for (const on of (await testDevices()).filter(({ name }) => name === "webgpu")) {
+  deviceTest(on, "attune generate and chat: the same tokens as on the CPU", async () => {
+    const cpu = await json("--max-new-tokens", "4");
+    const gpu = await json("--max-new-tokens", "4", "--device", "webgpu");
+    assertEquals([gpu.device, gpu.token_ids], ["webgpu", cpu.token_ids]);
+    const { stdout } = await attune(["chat", MODEL, "--plain", "--max-new-tokens", "4", "--json"], {
+      stdin: ["And", "/undo", "/device webgpu", "And", "/attn"],
+    });
+    const [first, , moved, second, report] = stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
+    assertEquals(second.token_ids, first.token_ids);
+    assertEquals([moved.device, report.layers[0].device], ["webgpu", "webgpu"]);
+  });
+}

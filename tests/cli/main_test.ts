@@ -48,6 +48,20 @@ Deno.test("attune: the version is the package's", async () => {
   assertEquals([VERSION, (await attune(["--version"])).stdout], [version, `${version}\n`]);
 });
 
+Deno.test("attune: programs that import the library load nothing of its command line", async () => {
+  const info = async (entry: string) => {
+    const args = ["info", "--json", entry];
+    const { stdout } = await new Deno.Command(Deno.execPath(), { args, cwd: ROOT }).output();
+    return JSON.stringify(JSON.parse(new TextDecoder().decode(stdout)).modules);
+  };
+  const [library, cli] = [await info("mod.ts"), await info("src/cli/main.ts")];
+  for (const name of ["/src/cli/", "commander", "cli-progress", "fast-png"]) {
+    assertEquals({ name, library: library.includes(name), cli: cli.includes(name) }, {
+      ...{ name, library: false, cli: true },
+    });
+  }
+});
+
 Deno.test("attune: every command explains itself, with examples and --json", async () => {
   const names = await commands();
   for (const name of ["generate", "chat", "inspect", "support", "mask"]) assert(names.includes(name), name);
@@ -144,9 +158,10 @@ Deno.test("attune as a process: a chat is a script of lines", async () => {
   });
 });
 
-/** The examples of all help texts. */
+/** The examples of all help texts and of the README. */
 async function examples(): Promise<string[]> {
-  const found: string[] = [];
+  const readme = await Deno.readTextFile(new URL("README.md", ROOT));
+  const found = [...readme.matchAll(/^deno task attune .*$/gm)].map(([line]) => line);
   for (const name of await commands()) {
     const { stdout } = await attune([name, "--help"]);
     const lines = stdout.slice(stdout.indexOf("Examples:")).split("\n").slice(1);
@@ -156,7 +171,7 @@ async function examples(): Promise<string[]> {
 }
 
 for (const on of await testDevices()) {
-  deviceTest(on, "attune: the examples of the help texts run as they stand", async () => {
+  deviceTest(on, "attune: the examples of the help texts and of the README run as they stand", async () => {
     // In a folder where the repository's files are, and where what they write is of no account.
     const folder = await Deno.makeTempDir();
     try {
