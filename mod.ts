@@ -96,6 +96,7 @@ export type {
   GenerateOptions,
   GenerateOutput,
   GenerateRequest,
+  Generative,
   Streamer,
 } from "./src/generation/generate.ts";
 export { GenerationConfig } from "./src/generation/generation_config.ts";
@@ -103,6 +104,7 @@ export type { GenerationMixin } from "./src/generation/mixin.ts";
 export type { GenerationParameters } from "./src/generation/parameters.ts";
 export type { LogitsProcessor, LogitsProcessorFunction } from "./src/generation/processors.ts";
 export type { SamplingOptions } from "./src/generation/sampling.ts";
+export { GenerationSession, type GenerationSessionOptions } from "./src/generation/session.ts";
 export type {
   StoppingCriterion,
   StoppingCriterionFunction,
@@ -132,6 +134,6 @@ export type {
   StepComparison,
 } from "./src/inspect/bisect_types.ts";
 export type { ElementDifference } from "./src/inspect/compare.ts";
-export type { ReceivedMask } from "./src/inspect/mask_at.ts";
+export type { MaskWindow, ReceivedMask } from "./src/inspect/mask_at.ts";
 export { type AttentionTrace, trace_attention } from "./src/inspect/trace.ts";
 export type { Tolerance } from "./src/attention/tolerance.ts";

@@ -29,6 +29,7 @@ import { Stopping } from "./stopping.ts";
 export interface Generative {
   /** The part of the config that describes the layers of tokens. */
   readonly text_config: PretrainedConfig;
+  /** Number of tokens in the vocabulary. */
   readonly vocab_size: number;
   /** How it generates unless a call says otherwise. */
   readonly generation_config: GenerationConfig;
@@ -36,6 +37,7 @@ export interface Generative {
   readonly input_keys: readonly string[];
   /** Whether the model has a language-modelling head. */
   can_generate(): boolean;
+  /** Computes logits. */
   forward(inputs: Record<PropertyKey, unknown>): Promise<ForwardOutput>;
   /** The masks of a step with a cache of fixed length. */
   create_masks_for_generate(args: MaskArgs): AttentionMask | Record<string, AttentionMask>;

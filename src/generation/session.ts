@@ -7,6 +7,7 @@ import { DynamicCache } from "../cache/dynamic.ts";
 import { load_cache } from "../cache/load_cache.ts";
 import { save_cache } from "../cache/save_cache.ts";
 import type { StaticCache } from "../cache/static.ts";
+import type { DeviceName } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
 import { checkIds } from "../models/inputs.ts";
 import { hostData, Tensor } from "../tensor.ts";
@@ -14,6 +15,7 @@ import type { Generative } from "./decoding.ts";
 import { generate } from "./generate.ts";
 import type { GenerateDictOptions, GenerateOptions, GenerateRequest, Streamer } from "./options.ts";
 import type { GenerateOutput } from "./output.ts";
+import { checkParts } from "./settings.ts";
 
 /** What a session is made with. */
 export interface GenerationSessionOptions {
@@ -147,10 +149,15 @@ export class GenerationSession implements Disposable {
         `Cannot generate with ${key} in a session: expected a prompt of text alone, the cache is the session's`,
       );
     }
+    checkParts(options);
     const ids = checkIds(options.input_ids, this.#model.vocab_size);
-    if (ids.shape[0] !== 1 || (options.num_beams ?? 1) !== 1 || (options.num_return_sequences ?? 1) !== 1) {
+    const said = [options, options.generation_config ?? {}, this.#model.generation_config];
+    const [beams, sequences] = (["num_beams", "num_return_sequences"] as const).map((name) =>
+      said.map((values) => values[name]).find((value) => value !== undefined && value !== null) ?? 1
+    );
+    if (ids.shape[0] !== 1 || beams !== 1 || sequences !== 1) {
       throw new InvalidArgument(
-        `Cannot generate several rows in a session: expected input_ids (1, N), num_beams 1 and num_return_sequences 1, found [${ids.shape}]`,
+        `Cannot generate several rows in a session: expected input_ids (1, N), num_beams 1 and num_return_sequences 1, found [${ids.shape}], ${beams} and ${sequences}`,
       );
     }
     return Array.from(hostData(ids) as ArrayLike<number | bigint>, Number);
@@ -186,11 +193,15 @@ export class GenerationSession implements Disposable {
    * @throws {ModelFileError} for a missing or malformed file, or one of another model
    */
   static async load(
-    model: Generative,
+    model: Generative & { readonly device?: DeviceName },
     path: string | URL,
     options: { signal?: AbortSignal } = {},
   ): Promise<GenerationSession> {
-    const { past_key_values, token_ids } = await load_cache(path, { ...options, config: model.text_config });
+    const { past_key_values, token_ids } = await load_cache(path, {
+      ...options,
+      config: model.text_config,
+      device: model.device ?? "wasm",
+    });
     try {
       if (token_ids?.length !== 1) {
         throw new InvalidArgument(

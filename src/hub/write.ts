@@ -88,8 +88,12 @@ export async function writeFile(
 /** Writes files into one folder, which appear together when all of them are whole. */
 export class FolderWriter implements AsyncDisposable {
   readonly #pending: PendingFile[] = [];
+  /** Whether the folder is there for these files only. */
+  #made: boolean;
 
-  private constructor(readonly folder: string, readonly options: WriteOptions) {}
+  private constructor(readonly folder: string, readonly options: WriteOptions, made: boolean) {
+    this.#made = made;
+  }
 
   /**
    * Makes the folder where it is missing.
@@ -99,6 +103,7 @@ export class FolderWriter implements AsyncDisposable {
   static async open(folder: string | URL, options: WriteOptions = {}): Promise<FolderWriter> {
     const path = pathOf(folder);
     options.signal?.throwIfAborted();
+    const made = await statOf(path) === null;
     try {
       await Deno.mkdir(path, { recursive: true });
     } catch (error) {
@@ -109,7 +114,7 @@ export class FolderWriter implements AsyncDisposable {
       }
       throw explainWriting(error, path);
     }
-    return new FolderWriter(path.replace(/(?<=.)[/\\]+$/, ""), options);
+    return new FolderWriter(path.replace(/(?<=.)[/\\]+$/, ""), options, made);
   }
 
   /** Writes a file under a temporary name. @throws {ModelFileError} */
@@ -126,14 +131,8 @@ export class FolderWriter implements AsyncDisposable {
   async commit(stale: (name: string) => boolean = () => false): Promise<void> {
     this.options.signal?.throwIfAborted();
     const written = new Set(this.#pending.map(({ target }) => target));
-    for (const file of this.#pending.splice(0)) {
-      try {
-        await file.keep();
-      } catch (error) {
-        this.#pending.push(file);
-        throw error;
-      }
-    }
+    this.#made = false;
+    for (let file; (file = this.#pending[0]) !== undefined; this.#pending.shift()) await file.keep();
     try {
       for await (const { name, isDirectory } of Deno.readDir(this.folder)) {
         const path = `${this.folder}/${name}`;
@@ -147,6 +146,8 @@ export class FolderWriter implements AsyncDisposable {
   /** Removes what was not committed. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const file of this.#pending.splice(0)) await file.drop();
+    // Only where it is empty: something else may have been put there since.
+    if (this.#made) await Deno.remove(this.folder).catch(() => {});
   }
 }
 

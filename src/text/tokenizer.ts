@@ -6,8 +6,10 @@
 import { Tokenizer as Engine } from "npm:@huggingface/tokenizers@0.2.0";
 import { InvalidArgument, ModelFileError } from "../errors.ts";
 import { MAX_TOKENIZER_BYTES } from "../hub/files.ts";
+import { KeptFiles } from "../hub/kept_files.ts";
 import { HUB_OPTIONS, type HubOptions, openFiles } from "../hub/open.ts";
 import { DownloadMeter } from "../hub/progress.ts";
+import { writeFolder } from "../hub/write.ts";
 import { hostData, Tensor } from "../tensor.ts";
 import {
   type ChatMessage,
@@ -77,6 +79,13 @@ export interface Tokenizer {
     messages: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],
     options?: ApplyChatTemplateOptions & { tokenize?: true },
   ): Encoding;
+  /**
+   * Writes the tokenizer's files into a folder as they were read, its chat template included; the folder is made where it
+   * is missing.
+   *
+   * @throws {ModelFileError} when they cannot be written, saying which permission is missing
+   */
+  save_pretrained(folder: string | URL): Promise<void>;
   /** The model's chat template, or its templates by name; null where it has none. */
   readonly chat_template: ChatTemplate | null;
   /** Id of the token a text begins with, where there is one. */
@@ -88,6 +97,9 @@ export interface Tokenizer {
   /** Longest input the model was made for. */
   readonly model_max_length: number;
 }
+
+/** Files a tokenizer is read from. */
+const FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json"];
 
 /** Loads tokenizers. */
 export const AutoTokenizer: {
@@ -108,7 +120,7 @@ export const AutoTokenizer: {
     }
     const read = options.signal === undefined ? {} : { signal: options.signal };
     const meter = new DownloadMeter(options.progress_callback);
-    const files = await openFiles(idOrPathOrUrl, { ...options, meter });
+    const files = new KeptFiles(await openFiles(idOrPathOrUrl, { ...options, meter }));
     const json = record(
       await files.json("tokenizer.json", MAX_TOKENIZER_BYTES, read),
       `${files.describe()}/tokenizer.json`,
@@ -121,7 +133,8 @@ export const AutoTokenizer: {
       )
       : {};
     meter.done("tokenizer.json");
-    return tokenizerOf(json, config, files.describe(), await readChatTemplate(files, config, read));
+    const chat_template = await readChatTemplate(files, config, read);
+    return tokenizerOf(json, config, files.describe(), chat_template, files.contents);
   },
 };
 
@@ -162,7 +175,7 @@ function specialTokens(config: Readonly<Record<string, unknown>>): Record<string
 }
 
 /**
- * Builds a tokenizer from its two files and its chat template.
+ * Builds a tokenizer from its two files and its chat template; `contents` are the files as they were read.
  *
  * @throws {ModelFileError}
  */
@@ -171,6 +184,7 @@ export function tokenizerOf(
   config: Record<string, unknown>,
   name: string,
   chat_template: ChatTemplate | null = null,
+  contents: ReadonlyMap<string, Uint8Array> = new Map(),
 ): Tokenizer {
   checkTokenizerFile(json, config, name);
   const engine = guarded(`build the tokenizer of ${name}`, () => {
@@ -257,10 +271,18 @@ export function tokenizerOf(
     const chosen: EncodeOptions = Object.fromEntries(given.filter(([, value]) => value !== undefined));
     return call(texts, { ...chosen, add_special_tokens: false });
   };
+  const save_pretrained = async (folder: string | URL): Promise<void> => {
+    await writeFolder(
+      folder,
+      Object.fromEntries([...contents].map(([file, bytes]) => [file, [bytes]])),
+      FILES,
+    );
+  };
   return Object.assign(call, {
     encode,
     decode,
     batch_decode,
+    save_pretrained,
     // Which of the declared results it is follows from its arguments.
     apply_chat_template: apply_chat_template as Tokenizer["apply_chat_template"],
     chat_template,

@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import {
-  AttuneError,
+  type AttuneError,
   AutoModelForCausalLM,
   type Cache,
   type DeviceName,
@@ -194,7 +194,7 @@ function file(
 
 const HOSTILE: readonly (readonly [Uint8Array, ...string[]])[] = [
   [new Uint8Array(4), "safetensors"],
-  [file().subarray(0, -1), "safetensors"],
+  [file().subarray(0, -1), "ends after the end"],
   [writeSafetensors({ x: { dtype: "float32", shape: [1], data: new Float32Array(1) } }), "format"],
   [file({ metadata: { format: "pt" } }), "format", '"pt"'],
   [file({ metadata: { version: "2" } }), "version", '"2"'],

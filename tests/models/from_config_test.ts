@@ -16,7 +16,7 @@ import {
   configure,
   InvalidArgument,
   OutOfMemory,
-  PretrainedConfig,
+  type PretrainedConfig,
 } from "../../mod.ts";
 import { type FileTensor, inFolder, tensorsIn } from "../support/folders.ts";
 import { goldenPath } from "../support/golden.ts";
