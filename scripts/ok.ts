@@ -44,6 +44,7 @@ const STEPS: readonly Step[] = [
     minutes: 3,
   },
   { name: "tests", commands: [testCommand()], minutes: 20 },
+  { name: "fuzz", commands: [[deno, "task", "fuzz", "--seconds", ci ? "60" : "10"]], minutes: 5 },
   {
     name: "rust",
     commands: [

@@ -92,18 +92,23 @@ class TextDecoding {
   }
 }
 
-/** What both streamers do: one row, decoded as it comes. */
-abstract class TextOutput implements Streamer {
+/** Writes the text of generated tokens as it is completed. A character of several tokens is written once it is whole. */
+export class TextStreamer implements Streamer {
   readonly #decoding: TextDecoding;
   readonly #skip_prompt: boolean;
+  readonly #write: (text: string) => void | Promise<void>;
 
-  constructor(tokenizer: Tokenizer, options: StreamOptions) {
+  /** Decodes with `tokenizer` and writes with `options.write`. */
+  constructor(tokenizer: Tokenizer, options: TextStreamerOptions) {
     this.#decoding = new TextDecoding(tokenizer, options.skip_special_tokens ?? true);
     this.#skip_prompt = options.skip_prompt ?? true;
+    this.#write = options.write;
   }
 
-  /** Receives pieces of text. */
-  protected abstract receive(text: string): void | Promise<void>;
+  /** Receives pieces of text that no later token changes; overridden by streamers that do not write. */
+  on_finalized_text(text: string): void | Promise<void> {
+    return this.#write(text);
+  }
 
   /**
    * Takes the prompt of a batch of one.
@@ -127,13 +132,13 @@ abstract class TextOutput implements Streamer {
 
   async #put(tokens: readonly number[]): Promise<void> {
     const text = this.#decoding.push(tokens);
-    if (text !== "") await this.receive(text);
+    if (text !== "") await this.on_finalized_text(text);
   }
 
   /** Writes what is left. */
   async end(_error?: unknown): Promise<void> {
     const rest = this.#decoding.end();
-    if (rest !== "") await this.receive(rest);
+    if (rest !== "") await this.on_finalized_text(rest);
   }
 }
 
@@ -142,22 +147,6 @@ function checkRows(rows: number): void {
     throw new InvalidArgument(
       `Cannot stream text of ${rows} rows at once: a text streamer takes a batch of one`,
     );
-  }
-}
-
-/** Writes the text of generated tokens as it is completed. A character of several tokens is written once it is whole. */
-export class TextStreamer extends TextOutput {
-  readonly #write: (text: string) => void | Promise<void>;
-
-  /** Decodes with `tokenizer` and writes with `options.write`. */
-  constructor(tokenizer: Tokenizer, options: TextStreamerOptions) {
-    super(tokenizer, options);
-    this.#write = options.write;
-  }
-
-  /** Writes a piece. */
-  protected override receive(text: string): void | Promise<void> {
-    return this.#write(text);
   }
 }
 
@@ -179,7 +168,7 @@ export interface TextIteratorStreamerOptions extends StreamOptions {
  * const tokens = await done;
  * ```
  */
-export class TextIteratorStreamer extends TextOutput implements AsyncIterable<string> {
+export class TextIteratorStreamer extends TextStreamer implements AsyncIterable<string> {
   readonly #most: number;
   #pieces: string[] = [];
   #reading = false;
@@ -190,7 +179,7 @@ export class TextIteratorStreamer extends TextOutput implements AsyncIterable<st
 
   /** Decodes with `tokenizer`. */
   constructor(tokenizer: Tokenizer, options: TextIteratorStreamerOptions = {}) {
-    super(tokenizer, options);
+    super(tokenizer, { ...options, write: () => {} });
     const most = options.high_water_mark ?? 64;
     if (!(most >= 1)) {
       throw new InvalidArgument(
@@ -201,7 +190,7 @@ export class TextIteratorStreamer extends TextOutput implements AsyncIterable<st
   }
 
   /** Keeps a piece until it is read. */
-  protected override async receive(text: string): Promise<void> {
+  override async on_finalized_text(text: string): Promise<void> {
     if (this.#left) return;
     this.#pieces.push(text);
     this.#wake();

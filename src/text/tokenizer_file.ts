@@ -20,6 +20,8 @@ const MAX_GROWTH = 256;
 /** Open-ended repetitions in a row of one alternative: matching takes time to that power. */
 const MAX_REPETITIONS = 6;
 
+/** Kinds of models the engine knows. */
+const MODELS = ["BPE", "Unigram", "WordPiece"];
 /** The fields of `tokenizer.json` that hold a pipeline. */
 const PIPELINES = ["normalizer", "pre_tokenizer", "post_processor", "decoder"];
 
@@ -38,6 +40,11 @@ export function checkTokenizerFile(
   };
   const model = json["model"];
   if (!isRecord(model)) return refuse(`expected model to be an object, found ${kind(model)}`);
+  const type = model["type"];
+  // Old files leave it out.
+  if (type !== undefined && !MODELS.includes(String(type))) {
+    refuse(`expected model.type to be one of ${MODELS.join(", ")}, found ${kind(type)}`);
+  }
   checkVocabulary(model, refuse);
   checkMerges(model["merges"], refuse);
   checkAddedTokens(json["added_tokens"] ?? [], refuse);
@@ -161,6 +168,10 @@ class Pipeline {
       if (count !== undefined && !(isId(count) && Number(count) <= MAX_TOKEN_LENGTH)) {
         this.#refuse(`expected start and stop in ${this.#field} to be small integers, found ${kind(count)}`);
       }
+    }
+    const { type } = step;
+    if ((type === "Split" || type === "Replace") && (pattern === undefined || pattern === null)) {
+      this.#refuse(`expected ${type} in ${this.#field} to have a pattern`);
     }
     const matched = pattern === undefined || pattern === null ? 1 : this.#pattern(pattern);
     if (typeof content === "string" && pattern !== undefined) {

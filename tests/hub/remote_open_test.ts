@@ -48,8 +48,9 @@ async function inside(names: readonly string[], work: () => Promise<void>): Prom
 Deno.test("open: a folder wins over a hub's id, and one line says which was taken", async () => {
   await using site = await serveModel({ ...FILES });
   const endpoint = site.origin;
-  await inside(["org/name", "bare-name"], async () => {
-    for (const name of ["org/name", "bare-name"]) {
+  // Names of this test alone: a line is written once for a folder.
+  await inside(["once/name", "once-name"], async () => {
+    for (const name of ["once/name", "once-name"]) {
       const lines = await said(async () => {
         for (let i = 0; i < 3; i++) assertEquals(await config(name, { endpoint }), { from: "folder" });
       });
