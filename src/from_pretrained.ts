@@ -71,8 +71,11 @@ export async function fromPretrained(
   const blueprint = blueprintOf(task, config, options.attn_implementation, files.describe());
   const generation_config = await loadGenerationConfig(files, read);
   await acquire(place);
-  using weights = await openWeights(files, read);
-  if (place === "wasm") planMemory(weights, dtype, settings.max_memory);
+  using weights = await openWeights(files, {
+    ...read,
+    // A model that is too large is refused before it is downloaded.
+    ...(place === "wasm" ? { accept: (found) => void planMemory(found, dtype, settings.max_memory) } : {}),
+  });
   const device = place === "wasm" ? openEngine() : defaultDevice(place);
   try {
     const file = files.describe();

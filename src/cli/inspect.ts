@@ -56,7 +56,7 @@ export function inspectCommand(io: Io): Command {
     .option("--json", "print JSON")
     .addHelpText(
       "after",
-      "\nWeights are not read, so that a model may be larger than memory; those of a hub or URL are downloaded first.\n" +
+      "\nOf weights only the headers are read, and fetched from a hub or URL: a model may be larger than memory and disk.\n" +
         "\nExamples:\n  deno task attune inspect tests/models/demo\n" +
         "  deno task attune inspect tests/models/demo --attn flash_attention_2 --context 400 --dtype float32 --json",
     )
@@ -93,7 +93,7 @@ async function inspect(io: Io, name: string, options: InspectFlags): Promise<Ins
   const source = { ...sourceOf(io, options), progress_callback: bar.show };
   const files = await openFiles(name, source);
   const config = await AutoConfig.from_pretrained(name, source);
-  using weights = await openWeights(files, { signal: io.signal });
+  using weights = await openWeights(files, { signal: io.signal, headers_only: true });
   let run: DryRun | null = null;
   let problem: string | null = null;
   const summary = config.toJSON();
@@ -149,7 +149,7 @@ async function sizes(files: ModelFiles, signal: AbortSignal): Promise<Inspection
   const found: { name: string; bytes: number }[] = [];
   for (const name of names) {
     if (!await files.has(name, { signal })) continue;
-    using file = await files.source(name, { signal });
+    using file = await files.source(name, { signal, beginning: name.endsWith(".safetensors") });
     found.push({ name, bytes: file.size });
   }
   return found;

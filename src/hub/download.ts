@@ -10,7 +10,7 @@
 import { ModelFileError } from "../errors.ts";
 import { MAX_TOKENIZER_BYTES } from "./files.ts";
 import { type Access, NetworkError, persist, type Reply, request, showUrl } from "./http.ts";
-import { length, type RemoteFile, type Repository, tagOf } from "./repository.ts";
+import { contentRange, length, type RemoteFile, type Repository, tagOf } from "./repository.ts";
 import { type Sha256, startSha256 } from "./sha256.ts";
 import type { Partial } from "./store.ts";
 
@@ -123,9 +123,8 @@ class Transfer {
       return false;
     }
     if (status === 206) {
-      const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers.get("content-range") ?? "");
-      const fits = range !== null && Number(range[1]) === at &&
-        (this.#size === null || range[2] === "*" || Number(range[2]) === this.#size);
+      const range = contentRange(headers);
+      const fits = range?.start === at && (range.total ?? this.#size) === (this.#size ?? range.total);
       if (!fits) {
         if (at === 0) {
           throw this.#wrong(`it sends the range ${headers.get("content-range")} when asked for all`);

@@ -7,7 +7,14 @@
  * @module
  */
 import { ModelFileError } from "../errors.ts";
-import { type ByteSource, explain, fileSource, type ReadOptions, showPath } from "./source.ts";
+import {
+  type ByteSource,
+  explain,
+  fileSource,
+  type ReadOptions,
+  showPath,
+  type SourceOptions,
+} from "./source.ts";
 
 /** Largest `config.json` and similar small files. */
 export const MAX_CONFIG_BYTES = 16 * 2 ** 20;
@@ -29,7 +36,9 @@ export interface ModelFiles {
    *
    * @throws {ModelFileError} when it is missing or may not be read.
    */
-  source(name: string, options?: ReadOptions): Promise<ByteSource>;
+  source(name: string, options?: SourceOptions): Promise<ByteSource>;
+  /** How many bytes of files are still on a server: 0 where all are here, infinitely many where it does not say. */
+  missing(names: readonly string[], options?: ReadOptions): Promise<number>;
   /** Fetches files that will be opened next, several at once, where they have to be fetched. */
   prepare(names: readonly string[], options?: ReadOptions): Promise<void>;
   /** What error messages call the whole, e.g. the folder's path. */
@@ -129,7 +138,7 @@ class Folder implements ModelFiles {
     }
   }
 
-  async source(name: string, options: ReadOptions = {}): Promise<ByteSource> {
+  async source(name: string, options: SourceOptions = {}): Promise<ByteSource> {
     const file = this.#file(name);
     if (await this.has(name, options)) return await fileSource(file, options);
     throw new ModelFileError(
@@ -140,6 +149,10 @@ class Folder implements ModelFiles {
   async json(name: string, maxBytes: number = MAX_CONFIG_BYTES, options: ReadOptions = {}): Promise<unknown> {
     using source = await this.source(name, options);
     return await readJson(source, maxBytes, options);
+  }
+
+  missing(): Promise<number> {
+    return Promise.resolve(0);
   }
 
   async prepare(): Promise<void> {}

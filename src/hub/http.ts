@@ -205,6 +205,14 @@ function failure(error: unknown, doing: string, url: URL): NetworkError {
   return new NetworkError(`Cannot ${doing} ${showUrl(url)}: ${why}`);
 }
 
+/** A signal that aborts when the first of two does. */
+export function eitherSignal(
+  a: AbortSignal | undefined,
+  b: AbortSignal | undefined,
+): AbortSignal | undefined {
+  return a === undefined || b === undefined || a === b ? a ?? b : AbortSignal.any([a, b]);
+}
+
 /** Statuses that may be gone a moment later. */
 export function isTransient(status: number): boolean {
   return [408, 425, 429, 500, 502, 503, 504].includes(status);

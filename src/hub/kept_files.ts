@@ -4,7 +4,7 @@
  * @module
  */
 import { type ModelFiles, readJson } from "./files.ts";
-import type { ByteSource, ReadOptions } from "./source.ts";
+import type { ByteSource, ReadOptions, SourceOptions } from "./source.ts";
 
 /** The files of a model, and the bytes of those that were read as a whole. */
 export class KeptFiles implements ModelFiles {
@@ -21,6 +21,10 @@ export class KeptFiles implements ModelFiles {
     return this.#files.has(name, options);
   }
 
+  missing(names: readonly string[], options?: ReadOptions): Promise<number> {
+    return this.#files.missing(names, options);
+  }
+
   prepare(names: readonly string[], options?: ReadOptions): Promise<void> {
     return this.#files.prepare(names, options);
   }
@@ -30,7 +34,7 @@ export class KeptFiles implements ModelFiles {
     return await readJson(source, maxBytes, options);
   }
 
-  async source(name: string, options?: ReadOptions): Promise<ByteSource> {
+  async source(name: string, options?: SourceOptions): Promise<ByteSource> {
     const source = await this.#files.source(name, options);
     return {
       name: source.name,

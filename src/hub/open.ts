@@ -114,7 +114,10 @@ export async function openFiles(model: string | URL, options: OpenOptions = {}):
   }
   const endpoint = endpointOf(options.endpoint ?? granted("HF_ENDPOINT") ?? "https://huggingface.co");
   const repository = new HubRepository(endpoint, id, options.revision ?? "main");
-  warnOnce(`hub:${repository.where}:${id}`, `${JSON.stringify(id)} is taken as a model of ${repository.where}${why}`);
+  warnOnce(
+    `hub:${repository.where}:${id}`,
+    `${JSON.stringify(id)} is taken as a model of ${repository.where}${why}`,
+  );
   const token = options.token === undefined ? granted("HF_TOKEN")?.trim() || null : options.token;
   checkToken(token);
   const offline = /^(?:1|on|yes|true)$/i.test(granted("HF_HUB_OFFLINE") ?? "");

@@ -5,16 +5,16 @@
  */
 import { ModelFileError } from "../errors.ts";
 import { warnOnce } from "../notice.ts";
+import { openBeginning } from "./beginning.ts";
 import { download, FileChanged } from "./download.ts";
 import { checkFileName, MAX_CONFIG_BYTES, type ModelFiles, readJson } from "./files.ts";
-import { type Access, NetworkError } from "./http.ts";
+import { type Access, eitherSignal, NetworkError } from "./http.ts";
+import { inParallel } from "./parallel.ts";
 import type { DownloadMeter } from "./progress.ts";
 import { FileAbsent, probe, type RemoteFile, type Repository } from "./repository.ts";
-import type { ByteSource, ReadOptions } from "./source.ts";
+import type { ByteSource, ReadOptions, SourceOptions } from "./source.ts";
 import type { BlobStore, Place } from "./store.ts";
 
-/** Files that are fetched at once. */
-const AT_ONCE = 4;
 /** Versions of a file that may come up while it is fetched. */
 const MAX_CHANGES = 3;
 
@@ -75,8 +75,25 @@ export class RemoteFiles implements ModelFiles {
     return await readJson(source, maxBytes, options);
   }
 
-  async source(name: string, options: ReadOptions = {}): Promise<ByteSource> {
-    return await this.#open(name, null, options);
+  async source(name: string, { beginning = false, ...options }: SourceOptions = {}): Promise<ByteSource> {
+    const found = beginning ? await this.#locate(name, options) : null;
+    if (found?.kind === "stored") return await this.#remote.store.open(found.place, options);
+    if (found?.kind !== "remote") return await this.#open(name, null, options);
+    return await openBeginning({
+      repository: this.#remote.repository,
+      file: found.file,
+      access: this.#access(options),
+      changed: () => void this.#located.delete(name),
+    });
+  }
+
+  async missing(names: readonly string[], options: ReadOptions = {}): Promise<number> {
+    let bytes = 0;
+    await inParallel(names, options, async (name, each) => {
+      const found = await this.#locate(name, each);
+      if (found.kind === "remote") bytes += found.file.size ?? Infinity;
+    });
+    return bytes;
   }
 
   async prepare(names: readonly string[], options: ReadOptions = {}): Promise<void> {
@@ -156,7 +173,7 @@ export class RemoteFiles implements ModelFiles {
     return {
       credentials,
       patience: fallback ? { ...patience, tries_to_reach: 1, stall_ms } : patience,
-      signal: options.signal ?? signal,
+      signal: eitherSignal(options.signal, signal),
     };
   }
 
@@ -242,29 +259,4 @@ export class RemoteFiles implements ModelFiles {
 
 function sizeOf(found: Exclude<Located, { kind: "absent" }>): number | null {
   return found.kind === "stored" ? found.size : found.file.size;
-}
-
-/** Works on several names at once. The first failure aborts the rest and is thrown when all have ended. */
-async function inParallel(
-  names: readonly string[],
-  { signal }: ReadOptions,
-  work: (name: string, options: ReadOptions) => Promise<void>,
-): Promise<void> {
-  const stop = new AbortController();
-  const both = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]);
-  const waiting = [...new Set(names)];
-  const failures: unknown[] = [];
-  const worker = async () => {
-    for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
-      try {
-        await work(name, { signal: both });
-      } catch (error) {
-        failures.push(error);
-        stop.abort(error);
-        return;
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, worker));
-  if (failures.length > 0) throw failures[0];
 }

@@ -82,6 +82,12 @@ export function length(text: string | null): number | null {
   return text !== null && /^\d{1,15}$/.test(text) ? Number(text) : null;
 }
 
+/** The part of a file that an answer says it is: where it begins, and how long the file is where that is said. */
+export function contentRange(headers: Headers): { start: number; total: number | null } | null {
+  const range = /^bytes (\d{1,15})-\d{1,15}\/(\d{1,15}|\*)$/.exec(headers.get("content-range") ?? "");
+  return range === null ? null : { start: Number(range[1]), total: length(range[2]!) };
+}
+
 /** What any server says of a file. */
 export function described({ response }: Reply) {
   const { headers } = response;

@@ -18,6 +18,15 @@ export interface ReadOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How a file is opened. */
+export interface SourceOptions extends ReadOptions {
+  /**
+   * Whether only the first bytes will be read, a header: then no more is fetched of a file that is on a server and not
+   * yet here. Default: all of it is, and checked, before it is open.
+   */
+  readonly beginning?: boolean;
+}
+
 /** Bytes of known length that can be read at any offset. */
 export interface ByteSource extends Disposable {
   /** What error messages call it: a path or URL. */

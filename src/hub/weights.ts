@@ -4,7 +4,10 @@
  * @module
  */
 import { ModelFileError } from "../errors.ts";
+import { NotInParts } from "./beginning.ts";
+import { FileChanged } from "./download.ts";
 import { MAX_TOKENIZER_BYTES, type ModelFiles } from "./files.ts";
+import { inParallel } from "./parallel.ts";
 import {
   type ChunkSink,
   loadable,
@@ -15,7 +18,7 @@ import {
   type StreamOptions,
   type Weights,
 } from "./safetensors.ts";
-import type { ReadOptions } from "./source.ts";
+import type { ReadOptions, SourceOptions } from "./source.ts";
 
 /** Weights in one file. */
 export const SINGLE = "model.safetensors";
@@ -27,30 +30,90 @@ export const MAX_SHARDS = 512;
 const MAX_TENSORS = 2 ** 18;
 
 /**
+ * Fewer bytes than this are fetched without asking before whether they are wanted: that takes a request for each file,
+ * and they are soon there.
+ */
+const WORTH_ASKING = 64 * 2 ** 20;
+
+/** Options of {@linkcode openWeights}. */
+export interface WeightsOptions extends ReadOptions {
+  /** Whether the tensors will only be looked at: then no more than headers is fetched, and `stream` may refuse. */
+  readonly headers_only?: boolean;
+  /**
+   * Looks at the tensors, and throws to refuse them: before their bytes are fetched, where headers can be had alone,
+   * and when they are there.
+   */
+  readonly accept?: (weights: Weights) => void;
+}
+
+/**
  * Opens a model's weights: `model.safetensors`, else the shards that `model.safetensors.index.json` lists.
  *
- * @throws {ModelFileError} when neither exists or anything about them is malformed.
+ * @throws {ModelFileError} when neither exists or anything about them is malformed, or a server does not give headers
+ *   alone where only those are wanted.
  */
-export async function openWeights(files: ModelFiles, options: ReadOptions = {}): Promise<Weights> {
-  if (await files.has(SINGLE, options)) {
-    return await openSafetensors(await files.source(SINGLE, options), options);
+export async function openWeights(files: ModelFiles, options: WeightsOptions = {}): Promise<Weights> {
+  const { headers_only = false, accept, ...read } = options;
+  const index = await findIndex(files, read);
+  if (headers_only) return await open(files, index, { ...read, beginning: true });
+  if (accept !== undefined && await files.missing(namesIn(index), read) >= WORTH_ASKING) {
+    try {
+      using headers = await open(files, index, { ...read, beginning: true });
+      accept(headers);
+    } catch (error) {
+      // They are accepted, or not, when they are there.
+      if (!(error instanceof NotInParts) && !(error instanceof FileChanged)) throw error;
+    }
   }
+  if (index !== null) await files.prepare(namesIn(index), read);
+  const weights = await open(files, index, read);
+  try {
+    accept?.(weights);
+    return weights;
+  } catch (error) {
+    weights.close();
+    throw error;
+  }
+}
+
+/** Which shard has which tensor; null where there is one file. */
+type Index = ReadonlyMap<string, string> | null;
+
+function namesIn(index: Index): string[] {
+  return index === null ? [SINGLE] : [...new Set(index.values())];
+}
+
+async function findIndex(files: ModelFiles, options: ReadOptions): Promise<Index> {
+  if (await files.has(SINGLE, options)) return null;
   if (!await files.has(INDEX, options)) {
     throw new ModelFileError(`Cannot find weights in ${files.describe()}: looked for ${SINGLE} and ${INDEX}`);
   }
-  const index = readIndex(
+  return readIndex(
     await files.json(INDEX, MAX_TOKENIZER_BYTES, options),
     `${files.describe()}/${INDEX}`,
   );
-  await files.prepare([...new Set(index.values())], options);
-  const shards = new Map<string, SafetensorsFile>();
+}
+
+async function open(
+  files: ModelFiles,
+  index: Index,
+  { beginning = false, ...read }: SourceOptions,
+): Promise<Weights> {
+  const names = namesIn(index);
+  const opened = new Map<string, SafetensorsFile>();
   try {
-    for (const shard of new Set(index.values())) {
-      shards.set(shard, await openSafetensors(await files.source(shard, options), options));
-    }
-    return new ShardedWeights(files.describe(), index, shards);
+    await inParallel(names, read, async (name, each) => {
+      opened.set(name, await openSafetensors(await files.source(name, { ...each, beginning }), each));
+    });
+    if (index === null) return opened.get(SINGLE)!;
+    // In the order of the index, whichever came first.
+    return new ShardedWeights(
+      files.describe(),
+      index,
+      new Map(names.map((name) => [name, opened.get(name)!])),
+    );
   } catch (error) {
-    for (const shard of shards.values()) shard.close();
+    for (const file of opened.values()) file.close();
     throw error;
   }
 }

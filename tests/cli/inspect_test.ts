@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { AutoModelForCausalLM, liveBuffers, support, Tensor } from "../../mod.ts";
+import { FIRST_BYTES } from "../../src/hub/beginning.ts";
+import { hugeFile, serveHuge, temporaryFolder, text } from "../hub/remote_server.ts";
 import { attune } from "./fake_io.ts";
 
 const MODEL = "tests/models/demo";
@@ -130,6 +132,46 @@ Deno.test("attune inspect: reads no weights, so that a model may be larger than 
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("attune inspect: of a model on a server no more than the headers is fetched", async () => {
+  const width = 4096;
+  const huge = hugeFile({
+    "model.embed_tokens.weight": [2 ** 22, width],
+    "model.norm.weight": [width],
+    ...Object.fromEntries(["q", "k", "v", "o"].map((name) => [
+      `model.layers.0.self_attn.${name}_proj.weight`,
+      [width, width],
+    ])),
+    "model.layers.0.mlp.gate_proj.weight": [64, width],
+    "model.layers.0.mlp.up_proj.weight": [64, width],
+    "model.layers.0.mlp.down_proj.weight": [width, 64],
+    "model.layers.0.input_layernorm.weight": [width],
+    "model.layers.0.post_attention_layernorm.weight": [width],
+  });
+  const config = {
+    ...{ model_type: "llama", vocab_size: 2 ** 22, hidden_size: width, intermediate_size: 64 },
+    ...{ num_hidden_layers: 1, num_attention_heads: 32, tie_word_embeddings: true },
+  };
+  await using cache = await temporaryFolder();
+  await using site = await serveHuge({ "model.safetensors": huge }, {
+    "config.json": text(JSON.stringify(config)),
+  });
+  const where = ["--cache-dir", cache.path];
+  for (
+    const [model, ...args] of [
+      ["org/name", "--endpoint", site.origin, ...where] as const,
+      [`${site.origin}/plain`, ...where] as const,
+    ]
+  ) {
+    site.served.bytes = 0;
+    const { run, stored, files, problem } = await inspected(model, ...args);
+    assertEquals(problem, null);
+    assertEquals([run.memory.fits, run.parameters], [false, stored[0].numbers]);
+    assertEquals(files.at(-1), { name: "model.safetensors", bytes: huge.size });
+    assertEquals(site.served.bytes, FIRST_BYTES);
+  }
+  assertStringIncludes((await attune(["inspect", "--help"])).stdout, "only the headers are read");
 });
 
 Deno.test("attune inspect: a model that cannot be loaded is still described", async () => {

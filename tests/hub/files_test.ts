@@ -17,6 +17,7 @@ function memoryFiles(content: Record<string, Uint8Array | string>): ModelFiles {
   return {
     describe: () => "memory",
     prepare: () => Promise.resolve(),
+    missing: () => Promise.resolve(0),
     has: (name) => Promise.resolve(find(name) !== undefined),
     json: (name) => Promise.resolve(JSON.parse(new TextDecoder().decode(find(name)))),
     source: (name) => {

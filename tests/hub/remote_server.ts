@@ -35,7 +35,7 @@ export type Files = Readonly<Record<string, Uint8Array<ArrayBuffer>>>;
 /** How a server differs from a good one. */
 export interface Behaviour {
   /** Answers instead of the server, or lets it answer by `usual`. */
-  answer?: (seen: Seen, usual: () => Response) => Response | Promise<Response>;
+  answer?: (seen: Seen, usual: (asked?: Seen) => Response) => Response | Promise<Response>;
   /** Large files of the hub come from here, as at the real one. */
   cdn?: () => string;
   /** Replaces the commit. */
@@ -87,7 +87,9 @@ export async function serveModel(files: Files, behaviour: Behaviour = {}): Promi
     const etag = url.pathname.startsWith("/cdn/") ? `"multipart-${bytes.length}"` : `"${sha1}"`;
     return send(bytes, method, asked, headers, etag);
   };
-  return listen(async (seen) => await (behaviour.answer?.(seen, () => usual(seen)) ?? usual(seen)));
+  return listen(async (seen) =>
+    await (behaviour.answer?.(seen, (asked = seen) => usual(asked)) ?? usual(seen))
+  );
 }
 
 /** Bytes with ranges, as a good server sends them. */
@@ -100,18 +102,96 @@ export function send(
 ): Response {
   headers.set("etag", etag);
   headers.set("accept-ranges", "bytes");
-  const range = /^bytes=(\d+)-$/.exec(asked.get("range") ?? "");
   const valid = asked.get("if-range") === null || asked.get("if-range") === etag;
-  const start = range !== null && valid ? Number(range[1]) : 0;
-  if (start > 0 && start >= bytes.length) {
+  const range = valid ? rangeOf(asked, bytes.length) : null;
+  const { start, end } = range ?? { start: 0, end: bytes.length };
+  if (range !== null && start >= bytes.length) {
     return new Response(null, { status: 416, headers: { "content-range": `bytes */${bytes.length}` } });
   }
-  if (start > 0) headers.set("content-range", `bytes ${start}-${bytes.length - 1}/${bytes.length}`);
-  headers.set("content-length", String(bytes.length - start));
-  return new Response(method === "HEAD" ? null : bytes.slice(start), {
-    status: start > 0 ? 206 : 200,
+  if (range !== null) headers.set("content-range", `bytes ${start}-${end - 1}/${bytes.length}`);
+  headers.set("content-length", String(end - start));
+  return new Response(method === "HEAD" ? null : bytes.slice(start, end), {
+    status: range !== null ? 206 : 200,
     headers,
   });
+}
+
+/** The part of a file of `size` bytes that a request asks for; null for all of it. */
+export function rangeOf(asked: Headers, size: number): { start: number; end: number } | null {
+  const range = /^bytes=(\d+)-(\d*)$/.exec(asked.get("range") ?? "");
+  if (range === null) return null;
+  return { start: Number(range[1]), end: Math.min(size, range[2] === "" ? size : Number(range[2]) + 1) };
+}
+
+/** A safetensors file of one block of numbers, of which only the header exists. */
+export interface Huge {
+  readonly header: Uint8Array<ArrayBuffer>;
+  readonly size: number;
+}
+
+/** The header for tensors of BF16 by name, with `notes` bytes of text in it, and as much data as it says. */
+export function hugeFile(shapes: Readonly<Record<string, readonly number[]>>, notes = 0): Huge {
+  let at = 0;
+  const tensors = Object.entries(shapes).map(([name, shape]) => {
+    const bytes = 2 * shape.reduce((a, b) => a * b, 1);
+    return [name, { dtype: "BF16", shape, data_offsets: [at, at += bytes] }];
+  });
+  const __metadata__ = { notes: "x".repeat(notes) };
+  const json = text(JSON.stringify({ __metadata__, ...Object.fromEntries(tensors) }));
+  const header = new Uint8Array(8 + json.length);
+  new DataView(header.buffer).setBigUint64(0, BigInt(json.length), true);
+  header.set(json, 8);
+  return { header, size: header.length + at };
+}
+
+/** Serves files larger than any memory beside others; `served` counts the bytes of them that went out. */
+export async function serveHuge(
+  huge: Readonly<Record<string, Huge>>,
+  files: Files,
+  behaviour: Behaviour & { ranges?: boolean } = {},
+): Promise<Site & { readonly served: { bytes: number } }> {
+  const served = { bytes: 0 };
+  const heads = Object.fromEntries(Object.entries(huge).map(([name, { header }]) => [name, header]));
+  const whole = (seen: Seen, usual: () => Response): Response => {
+    const file = huge[seen.file];
+    const described = usual();
+    if (file === undefined || described.status >= 300) {
+      if (file !== undefined) described.headers.set("x-linked-size", String(file.size));
+      return described;
+    }
+    const { header, size } = file;
+    const { headers } = described;
+    headers.delete("content-range");
+    if (headers.has("x-linked-size")) headers.set("x-linked-size", String(size));
+    const range = behaviour.ranges === false ? null : rangeOf(seen.headers, size);
+    const { start, end } = range ?? { start: 0, end: size };
+    if (range !== null) headers.set("content-range", `bytes ${start}-${end - 1}/${size}`);
+    headers.set("content-length", String(end - start));
+    if (seen.method === "HEAD") return new Response(null, { headers });
+    let at = start;
+    const body = new ReadableStream<Uint8Array>({
+      pull(controller) {
+        if (at >= end) return controller.close();
+        const piece = new Uint8Array(Math.min(2 ** 16, end - at));
+        piece.set(header.subarray(at, at + piece.length));
+        controller.enqueue(piece);
+        at += piece.length;
+        served.bytes += piece.length;
+      },
+    });
+    return new Response(body, { status: range === null ? 200 : 206, headers });
+  };
+  const { answer } = behaviour;
+  const site = await serveModel({ ...files, ...heads }, {
+    ...behaviour,
+    answer: (seen, usual) => {
+      // Without the range, which the small file that stands for the large one may not have.
+      const all = { ...seen, headers: new Headers() };
+      const good = () => whole(seen, () => usual(all));
+      return answer?.(seen, good) ?? good();
+    },
+  });
+  return Object.assign(site, { served });
 }
 
 /** A body that stops after `bytes`, silently or with a cut connection. */
