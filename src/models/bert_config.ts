@@ -45,7 +45,7 @@ export function bertConfig(config: PretrainedConfig): BertFields {
   const hidden_size = size(read, "hidden_size", 768);
   const { heads } = headCounts(read, 12);
   if (hidden_size % heads !== 0) {
-    throw read.refuse("num_attention_heads", `a divisor of hidden_size, ${hidden_size},`);
+    throw read.refuse("num_attention_heads", `a divisor of hidden_size, ${hidden_size}`);
   }
   return {
     vocab_size: vocabSize(read),

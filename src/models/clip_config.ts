@@ -46,7 +46,7 @@ export function clipVisionConfig(config: PretrainedConfig): ClipVisionFields {
   const hidden_size = size(read, "hidden_size", 768);
   const { heads, kvHeads } = headCounts(read, 12);
   if (hidden_size % heads !== 0 || kvHeads !== heads) {
-    throw read.refuse("num_attention_heads", `a divisor of hidden_size, ${hidden_size},`);
+    throw read.refuse("num_attention_heads", `a divisor of hidden_size, ${hidden_size}`);
   }
   const image_size = read.integer("image_size", { min: 1, max: MAX_PIXELS, default: 224 });
   const patch_size = read.integer("patch_size", { min: 1, max: MAX_PIXELS, default: 32 });
@@ -54,7 +54,7 @@ export function clipVisionConfig(config: PretrainedConfig): ClipVisionFields {
   if (image_size % patch_size !== 0 || num_patches > MAX_PATCHES) {
     throw read.refuse(
       "patch_size",
-      `a divisor of image_size, ${image_size}, with at most ${MAX_PATCHES} patches,`,
+      `a divisor of image_size, ${image_size}, with at most ${MAX_PATCHES} patches`,
     );
   }
   return {

@@ -156,7 +156,7 @@ export function headCounts(read: Fields, otherwise?: number): { heads: number; k
   const heads = read.integer("num_attention_heads", { min: 1, max: MAX_HEADS, ...fallback(otherwise) });
   const kvHeads = read.integer("num_key_value_heads", { min: 1, max: MAX_HEADS, default: heads });
   if (heads % kvHeads !== 0) {
-    throw read.refuse("num_key_value_heads", `a divisor of num_attention_heads, ${heads},`);
+    throw read.refuse("num_key_value_heads", `a divisor of num_attention_heads, ${heads}`);
   }
   return { heads, kvHeads };
 }
