@@ -7,7 +7,9 @@
 import {
   attention,
   type AttentionOptions,
+  BlockMask,
   causal_mask_function,
+  create_block_mask,
   eager_mask,
   type MaskFunction,
   ops,
@@ -23,7 +25,7 @@ import type { BenchContext, Row, Section } from "./report.ts";
 import { type Contestant, interleave } from "./timing.ts";
 
 const NAMES = ["eager", "sdpa", "flash_attention_2"] as const;
-type Name = typeof NAMES[number];
+type Name = typeof NAMES[number] | "flex_attention";
 
 /** Largest score matrix `eager` is asked to make, in elements (64 MiB). */
 const EAGER_LIMIT = 2 ** 24;
@@ -48,7 +50,7 @@ interface Ready extends Disposable {
   arrange(output: Float32Array): Float32Array;
 }
 
-function disposing(tensors: readonly (Tensor | null)[]): () => void {
+function disposing(tensors: readonly (Disposable | null)[]): () => void {
   return () => {
     for (const t of tensors) t?.[Symbol.dispose]();
   };
@@ -79,18 +81,20 @@ function modelLike({ B, H, Hkv, Q, K, D, kv = "float32" }: AttentionShape, o: Op
 
 /** Makes one implementation ready; masks are built once, as a model builds them once a forward. */
 function ready(name: Name, layout: string, shape: AttentionShape, { q, k, v }: Inputs): Ready {
-  const { B, Q, K, causal = false, window } = shape;
+  const { B, Q, K, causal = false, window, see } = shape;
   const flash = name === "flash_attention_2";
   const options: AttentionOptions = { attn_implementation: name };
   const needsMask = !flash && (window !== undefined || (causal && name === "eager"));
-  if (needsMask) {
-    const see: MaskFunction = window === undefined
+  if (see !== undefined) {
+    options.attention_mask = create_block_mask((_b, _h, q, kv) => see(q, kv), null, null, Q, K);
+  } else if (needsMask) {
+    const pattern: MaskFunction = window === undefined
       ? causal_mask_function
       : sliding_window_causal_mask_function(window);
     const format = name === "eager" ? eager_mask : sdpa_mask;
     const sizes = { batch_size: B, q_length: Q, kv_length: K, q_offset: K - Q };
     // Without a padding mask the formatter may say "none, use is_causal"; here the mask itself is wanted.
-    options.attention_mask = format({ ...sizes, mask_function: see, allow_is_causal_skip: false });
+    options.attention_mask = format({ ...sizes, mask_function: pattern, allow_is_causal_skip: false });
   } else {
     options.is_causal = causal;
     if (flash && window !== undefined) options.sliding_window = window;
@@ -105,7 +109,9 @@ function ready(name: Name, layout: string, shape: AttentionShape, { q, k, v }: I
       return await output.data() as Float32Array;
     },
     arrange: (output) => output,
-    [Symbol.dispose]: disposing([attention_mask instanceof Tensor ? attention_mask : null]),
+    [Symbol.dispose]: disposing([
+      attention_mask instanceof Tensor || attention_mask instanceof BlockMask ? attention_mask : null,
+    ]),
   };
 }
 
@@ -145,9 +151,11 @@ async function runShape(context: BenchContext, shape: AttentionShape, notes: str
   const decode = Q === 1;
   using plainInputs = plain(shape, operands);
   using modelInputs = modelLike(shape, operands);
-  const names = NAMES.filter((n) =>
-    n === "flash_attention_2" || (Q < LONG && (n === "sdpa" || B * H * Q * K <= EAGER_LIMIT))
-  );
+  const names: readonly Name[] = shape.see !== undefined
+    ? ["flex_attention"]
+    : NAMES.filter((n) =>
+      n === "flash_attention_2" || (Q < LONG && (n === "sdpa" || B * H * Q * K <= EAGER_LIMIT))
+    );
   const ours = [
     ...names.map((n) => ready(n, "", shape, plainInputs)),
     ...names.map((n) => ready(n, "model views", shape, modelInputs)),
@@ -234,7 +242,7 @@ export async function benchAttention(context: BenchContext): Promise<Section> {
       "Times end when the output is in a JavaScript array, for the peer as for ours.",
       "GFLOP/s count the two products over the pairs the mask leaves (causal: the triangle), for every contestant.",
       "“model views”: the query permuted from (B, Q, H, D), keys and values a slice of a cache with spare room.",
-      "Masks that eager and sdpa need are built before timing, as a model builds them once a forward.",
+      "Masks that eager, sdpa and flex_attention need are built before timing, as a model builds them once a forward.",
       ...refusals,
       "“× peer”: the fastest peer's time divided by this time.",
     ],

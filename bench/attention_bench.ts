@@ -13,7 +13,9 @@ const NAMES = ["sdpa", "flash_attention_2"] as const;
 
 for (const shape of ATTENTION_SHAPES) {
   const { B, H, Hkv, Q, K, D, causal = false, window } = shape;
-  if (shape.compareOnly || shape.depth === "full" || window !== undefined) continue;
+  if (shape.compareOnly || shape.depth === "full" || window !== undefined || shape.see !== undefined) {
+    continue;
+  }
   for (const attn_implementation of NAMES) {
     Deno.bench({
       name: attn_implementation,

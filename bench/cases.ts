@@ -21,6 +21,8 @@ export interface AttentionShape {
   readonly causal?: boolean;
   /** Keys a query sees, itself included. */
   readonly window?: number;
+  /** Which keys a query sees, the same in every head: runs `flex_attention` alone, under a block mask. */
+  readonly see?: (q: number, kv: number) => boolean;
   /** Type of keys and values; default float32. */
   readonly kv?: DType;
   /** Leave the peer out, with the reason. */
@@ -28,6 +30,12 @@ export interface AttentionShape {
   /** Only compared, in every kind of run, never timed. */
   readonly compareOnly?: boolean;
 }
+
+/** Of 32 × 32 blocks of 128 × 128 every band sees three as a whole, every fifth band four: 90 % are empty. */
+const tenthOfBlocks = (q: number, kv: number) => {
+  const band = q >> 7, from = ((kv >> 7) - band + 32) % 32;
+  return from < 3 || (from === 3 && band % 5 === 0);
+};
 
 const prefill = (H: number, S: number, D: number) => ({ B: 1, H, Hkv: H, Q: S, K: S, D });
 
@@ -55,6 +63,14 @@ export const ATTENTION_SHAPES: readonly AttentionShape[] = [
     ...prefill(2, 200, 64),
     causal: true,
     window: 48,
+    compareOnly: true,
+  },
+  {
+    name: "prefill 300, blocks seen in part",
+    depth: "check",
+    ...prefill(2, 300, 64),
+    see: (q, kv) => (q + kv) % 3 !== 0 && (q >> 7) !== (kv >> 7),
+    noPeer: "no block masks",
     compareOnly: true,
   },
   {
@@ -96,6 +112,13 @@ export const ATTENTION_SHAPES: readonly AttentionShape[] = [
     causal: true,
     window: 512,
   },
+  {
+    name: "prefill 4096, D 64, a tenth of the blocks",
+    depth: "full",
+    ...prefill(2, 4096, 64),
+    see: tenthOfBlocks,
+    noPeer: "no block masks",
+  },
   { name: "prefill 4096, D 128, full", depth: "full", ...prefill(2, 4096, 128) },
   { name: "decode over 1024, 8/2, D 64", depth: "quick", B: 1, H: 8, Hkv: 2, Q: 1, K: 1024, D: 64 },
   {
@@ -130,9 +153,13 @@ export function shapesOf(depth: Depth): AttentionShape[] {
 }
 
 /** Query-key pairs that count: what the mask leaves, per head of one batch row. */
-export function visiblePairs({ Q, K, causal = false, window }: AttentionShape): number {
+export function visiblePairs({ Q, K, causal = false, window, see }: AttentionShape): number {
   let pairs = 0;
   for (let i = 0; i < Q; i++) {
+    if (see !== undefined) {
+      for (let j = 0; j < K; j++) pairs += Number(see(i, j));
+      continue;
+    }
     const position = i + K - Q;
     const last = causal ? Math.min(K - 1, position) : K - 1;
     const first = window === undefined ? 0 : Math.max(0, position - window + 1);

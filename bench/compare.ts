@@ -30,7 +30,7 @@ const ORACLE_BUDGET = 1.5e8;
 
 /** Asks the oracle for all rows of a small case, or for the first, the last and random ones of a large one. */
 export function oracleRows(shape: AttentionShape, { q, k, v }: Operands): SampledRows {
-  const { B, H, Hkv, Q, K, D, causal = false, window } = shape;
+  const { B, H, Hkv, Q, K, D, causal = false, window, see } = shape;
   const total = B * H * Q;
   const affordable = Math.max(12, Math.floor(ORACLE_BUDGET / (K * D)));
   const random = seeded(shape.name);
@@ -49,6 +49,7 @@ export function oracleRows(shape: AttentionShape, { q, k, v }: Operands): Sample
       is_causal: causal,
       query_offset: i + K - Q,
       ...(window === undefined ? {} : { sliding_window: window }),
+      ...(see === undefined ? {} : { mask: (_b, _h, _q, j) => see(i, j) }),
     }).output;
   });
   return { at, rows };

@@ -3,9 +3,11 @@
  *
  * @module
  */
-import type { AttentionAlgorithm, View } from "../devices/device.ts";
+import type { AttentionAlgorithm, BlocksView, Device, View } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
-import { expandView, placeOf, viewAs, withTemporaries } from "../ops/place.ts";
+import type { BlockMask } from "../masks/block_mask.ts";
+import { expandView, placeOf, viewAs } from "../ops/place.ts";
+import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
 import type { AttentionKwargs } from "./types.ts";
 
@@ -26,6 +28,8 @@ export interface AttendOptions {
   readonly zero_padded_queries?: boolean;
   /** Broadcastable to (B, H, Q, K): bool, or float added to the scores. */
   readonly mask?: Tensor | null;
+  /** A block mask that was made for these lengths, B and H may be 1; not on WebGPU. */
+  readonly blocks?: BlockMask | null;
   readonly weights?: boolean;
   readonly lse?: boolean;
 }
@@ -128,6 +132,17 @@ function maskView(mask: Tensor, shape: readonly number[], take: (t: Tensor) => V
   return expandView({ ...view, shape: cut }, shape);
 }
 
+/** A block mask as the kernel reads it, broadcast to (B, H). */
+function blocksView({ tensors }: BlockMask, leading: readonly number[], device: Device): BlocksView {
+  const { size, lists, entries, bits } = tensors;
+  return {
+    size,
+    lists: expandView(lists.on(device), [...leading, ...lists.shape.slice(2)]),
+    entries: entries.on(device),
+    bits: bits.on(device),
+  };
+}
+
 /**
  * Records attention over checked operands.
  *
@@ -138,7 +153,7 @@ export function attend(query: Tensor, key: Tensor, value: Tensor, options: Atten
   const [b, h, q, d] = query.shape as [number, number, number, number];
   const k = key.shape[2]!;
   const dv = value.shape[3]!;
-  const { padding = null, mask = null, sinks = null } = options;
+  const { padding = null, mask = null, blocks = null, sinks = null } = options;
   if (
     padding !== null &&
     (padding.dtype !== "bool" || padding.shape.length !== 2 || padding.shape[0] !== b ||
@@ -148,13 +163,14 @@ export function attend(query: Tensor, key: Tensor, value: Tensor, options: Atten
       `Cannot attend with padding ${padding.dtype} [${padding.shape}]: expected bool (B, K) = [${b},${k}]`,
     );
   }
-  return withTemporaries((temporaries) => {
-    const tensors = [key, value, query, padding, mask, sinks].filter((t) => t !== null && t !== undefined);
+  return tidy(() => {
+    const operands = [key, value, query, padding, mask, blocks?.tensors.lists, sinks];
+    const tensors = operands.filter((t) => t !== null && t !== undefined);
     const device = placeOf(tensors, "attend to");
     const weights = options.weights === true ? Tensor.empty(device, "float32", [b, h, q, k]) : null;
     const lse = options.lse === true ? Tensor.empty(device, "float32", [b, h, q]) : null;
     const out = Tensor.empty(device, "float32", [b, q, h, dv]);
-    const float = (t: Tensor) => viewAs(t, "float32", device, temporaries);
+    const float = (t: Tensor) => viewAs(t, "float32", device);
     device.kernels.attention({
       algorithm: options.algorithm,
       query: float(query),
@@ -174,6 +190,7 @@ export function attend(query: Tensor, key: Tensor, value: Tensor, options: Atten
       mask: mask === null
         ? null
         : maskView(mask, [b, h, q, k], (t) => t.dtype === "bool" ? t.on(device) : float(t)),
+      blocks: blocks === null ? null : blocksView(blocks, [b, h], device),
       sinks: sinks === null ? null : float(sinks),
     });
     return { attn_output: out, attn_weights: weights, lse };

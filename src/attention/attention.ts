@@ -148,6 +148,8 @@ export async function attention(
     const [attn_output, attn_weights] = await tidySettled(() => fn(module, query, key, value, mask, kwargs));
     return { attn_output, attn_weights };
   } finally {
-    if (mask !== attention_mask && mask instanceof Tensor) mask[Symbol.dispose]();
+    if (mask !== attention_mask && mask !== null && Symbol.dispose in mask) {
+      (mask as Disposable)[Symbol.dispose]();
+    }
   }
 }

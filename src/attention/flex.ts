@@ -1,13 +1,13 @@
 /**
  * `flex_attention`: attention under any mask that can be written as a predicate.
  *
- * Ladder: this version expands the block mask and runs the tiled kernel under it. Hidden blocks are masked, not
- * skipped: the numbers are those of block-sparse attention, the time is that of dense attention.
+ * On WASM the tiled kernel walks the blocks: hidden ones are not read, visible ones run unmasked, the others read the
+ * bits of the block mask. On WebGPU the mask is expanded: the same numbers in the time of dense attention.
  *
  * @module
  */
 import { minOf } from "../dtype.ts";
-import { InvalidArgument } from "../errors.ts";
+import { AttentionRefused, InvalidArgument } from "../errors.ts";
 import { BlockMask } from "../masks/block_mask.ts";
 import { add, where } from "../ops/elementwise.ts";
 import { Tensor } from "../tensor.ts";
@@ -24,6 +24,7 @@ import type { AttentionKwargs, AttentionMask, AttentionModule } from "./types.ts
  * Source: Transformers, `flex_attention_forward`; PyTorch's FlexAttention (https://arxiv.org/abs/2412.05496).
  *
  * @throws {InvalidArgument} for operands, masks or keyword arguments that do not fit
+ * @throws {AttentionRefused} for a `score_mod`
  */
 export const flex_attention_forward: BuiltinAttention = forwardOf(flex);
 
@@ -37,14 +38,18 @@ export function flex(
   kwargs: AttentionKwargs,
 ): Attended {
   checkKwargs(kwargs, query.shape[1] ?? 0);
-  using dense = attention_mask instanceof BlockMask ? expand(attention_mask, query, key) : null;
-  const mask = dense ?? denseMask(attention_mask, "flex_attention");
+  checkScoreMod(kwargs["score_mod"]);
+  const given = attention_mask instanceof BlockMask ? attention_mask : null;
+  if (given !== null) checkShape(given, query, key);
+  using dense = given !== null && query.device === "webgpu" ? given.to_dense() : null;
+  const mask = given === null ? denseMask(attention_mask, "flex_attention") : dense;
   using biased = withBias(mask, kwargs["position_bias"]);
   const options = {
     scaling: kwargs.scaling ?? module.scaling,
     softcap: kwargs.softcap,
     sinks: kwargs.s_aux,
     mask: biased ?? mask,
+    blocks: dense === null ? given : null,
   };
   const result = attend(query, key, value, {
     ...options,
@@ -54,8 +59,16 @@ export function flex(
   return kwargs.output_attentions === true ? withWeights(result, query, key, value, options) : result;
 }
 
-/** The elements of a block mask. @throws {InvalidArgument} when it was made for other lengths */
-function expand(mask: BlockMask, query: Tensor, key: Tensor): Tensor {
+/** @throws {AttentionRefused} */
+function checkScoreMod(score_mod: unknown): void {
+  if (score_mod === undefined || score_mod === null) return;
+  throw new AttentionRefused(
+    "Cannot attend with a score_mod: scores change by softcap, position_bias (added, broadcastable to (B, H, Q, K)) and masks only",
+  );
+}
+
+/** @throws {InvalidArgument} when the mask was made for other lengths */
+function checkShape(mask: BlockMask, query: Tensor, key: Tensor): void {
   const [b, h, q, k] = [query.shape[0]!, query.shape[1]!, query.shape[2]!, key.shape[2]!];
   const [mb, mh, mq, mk] = mask.shape;
   if ((mb !== 1 && mb !== b) || (mh !== 1 && mh !== h) || mq !== q || mk !== k) {
@@ -63,7 +76,6 @@ function expand(mask: BlockMask, query: Tensor, key: Tensor): Tensor {
       `Cannot attend with a block mask of shape [${mask.shape}]: expected (B, H, Q, K) = [${b},${h},${q},${k}], B and H may be 1`,
     );
   }
-  return mask.to_dense();
 }
 
 /** A float mask that adds `bias` where `mask` shows the key; null without a bias. */

@@ -6,6 +6,7 @@
  */
 import { minOf } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
+import type { BlockMask } from "../masks/block_mask.ts";
 
 /** Nested arrays, or flat row-major `data` with its `shape`. Booleans, `boolean[]` or `Uint8Array` mean a bool array. */
 export type ReferenceArray = NestedValues | {
@@ -35,10 +36,11 @@ export interface ReferenceCall {
   is_causal?: boolean;
   /** w: with `is_causal` the position and the w − 1 before it, else |q − kv| ≤ w. [left, right]: those many to each side, −1 unbounded. */
   sliding_window?: number | readonly [left: number, right: number] | null;
-  /** A predicate of (batch, head, query position, key), or an array broadcastable to (B, H, Q, K): bool (true = visible) or added to the score, where ≤ min(float32)/2 means masked. */
+  /** A predicate of (batch, head, query position, key), a block mask, or an array broadcastable to (B, H, Q, K): bool (true = visible) or added to the score, where ≤ min(float32)/2 means masked. */
   mask?:
     | ReferenceArray
     | ((batch_idx: number, head_idx: number, q_idx: number, kv_idx: number) => boolean)
+    | Pick<BlockMask, "mask_mod" | "shape">
     | null;
   /** (B, K), true = real key. */
   padding?: ReferenceArray | null;
@@ -66,6 +68,10 @@ export function maskValue(
   if (mask === null) return () => 0;
   if (typeof mask === "function") {
     return (b: number, h: number, i: number, j: number) => mask(b, h, i + query_offset, j) ? 0 : -Infinity;
+  }
+  if ("mask_mod" in mask) {
+    const { mask_mod, shape: [B, H] } = mask;
+    return (b, h, i, j) => mask_mod(B === 1 ? 0 : b, H === 1 ? 0 : h, i, j) ? 0 : -Infinity;
   }
   const { data, shape } = flat("mask", mask);
   const bool = data instanceof Uint8Array || typeof data[0] === "boolean";

@@ -63,6 +63,21 @@ export type BinaryOp = "add" | "sub" | "mul" | "div" | "maximum" | "silu_mul";
 /** How an attention kernel works: `eager` materialises scores, `flash` tiles with an online softmax. */
 export type AttentionAlgorithm = "eager" | "flash";
 
+/**
+ * A mask by blocks of queries and keys: what a block of queries does not list is hidden, and not read by `flash`. Blocks
+ * at the edges may reach beyond the last query and key.
+ */
+export interface BlocksView {
+  /** Queries and keys of a block. */
+  readonly size: readonly [queries: number, keys: number];
+  /** (B, H, ⌈Q / queries⌉, 2) int32, B and H by any strides: the entries from the first number up to the second. */
+  readonly lists: View;
+  /** (n, 2) int32, contiguous: a block of keys, ascending within a list, and which `bits` are its own; −1 where all is visible. */
+  readonly entries: View;
+  /** (m, queries, bytes) uint8, contiguous: bit j % 8 of byte j / 8 of a row is 1 where key j of the block is visible. */
+  readonly bits: View;
+}
+
 /** What an attention kernel is asked to compute. All mask forms that are present hold at once. */
 export interface AttentionCall {
   readonly algorithm: AttentionAlgorithm;
@@ -95,6 +110,8 @@ export interface AttentionCall {
   readonly zero_padded_queries: boolean;
   /** Broadcastable to (B, H, Q, K) by 0 strides: bool (1 = visible), or float32 added to the score, where ≤ min/2 means masked. */
   readonly mask: View | null;
+  /** Key blocks by query block; WASM only. */
+  readonly blocks: BlocksView | null;
   /** (H) float32 sink logits: each adds exp(sink) to its head's denominator. */
   readonly sinks: View | null;
 }

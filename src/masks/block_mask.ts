@@ -7,17 +7,38 @@
  */
 import type { DeviceName } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
+import { keep } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
 import { add_offsets_to_mask_function, and_masks, checkCallable, checkSize } from "./algebra.ts";
-import { blockKinds, blocksOf, FULL, HIDDEN, listBlocks, PARTIAL } from "./blocks.ts";
-import { denseBits } from "./format_sdpa.ts";
-import { type Frame, programOf, readFrame } from "./frame.ts";
-import type { RowProgram } from "./rows.ts";
+import {
+  blocksOf,
+  expandBlocks,
+  FULL,
+  HIDDEN,
+  listBlocks,
+  PARTIAL,
+  sortBlocks,
+  type SortedBlocks,
+} from "./blocks.ts";
+import { type Frame, readFrame } from "./frame.ts";
+import { compile, type RowProgram } from "./rows.ts";
 import { describe } from "./structure.ts";
 import type { BlockMaskLike, MaskFunction } from "./types.ts";
 
 /** Side of a block, in queries and in keys. */
 export const BLOCK = 128;
+
+/** A block mask as a kernel reads it; see `BlocksView` of `device.ts`. */
+export interface BlockTensors {
+  /** Queries and keys of a block. */
+  readonly size: readonly [queries: number, keys: number];
+  /** (B, H, query blocks, 2) int32. */
+  readonly lists: Tensor;
+  /** (n, 2) int32. */
+  readonly entries: Tensor;
+  /** (m, queries, bytes) uint8. */
+  readonly bits: Tensor;
+}
 
 /** What {@linkcode BlockMask.toString} shows. */
 export interface BlockDrawOptions {
@@ -62,9 +83,15 @@ export class BlockMask implements BlockMaskLike, Disposable {
   readonly full_kv_indices: Tensor;
   /** The predicate of partly visible blocks, over positions in the mask: offsets and padding are part of it. */
   readonly mask_mod: MaskFunction;
-  readonly #frame: Frame;
-  readonly #program: RowProgram;
-  readonly #kinds: Uint8Array<ArrayBuffer>;
+  /**
+   * What kernels read: visible blocks alone, and elements of the partly visible ones.
+   *
+   * @internal
+   */
+  readonly tensors: BlockTensors;
+  /** Where the mask will be used. */
+  readonly device: DeviceName;
+  readonly #blocks: SortedBlocks;
 
   /**
    * Use {@linkcode create_block_mask}.
@@ -73,15 +100,14 @@ export class BlockMask implements BlockMaskLike, Disposable {
    */
   constructor(frame: Frame, program: RowProgram, heads: number, block_size: readonly [number, number]) {
     const { batch, queries, keys, device } = frame;
-    this.#frame = frame;
-    this.#program = program;
+    this.device = device;
     this.shape = [batch, heads, queries, keys];
     this.BLOCK_SIZE = block_size;
     this.mask_mod = relative(frame);
-    this.#kinds = blockKinds(frame, program, heads, block_size);
+    this.#blocks = sortBlocks(frame, program, heads, block_size);
     const grid = [batch, heads, blocksOf(queries, block_size[0]), blocksOf(keys, block_size[1])];
     const lists = (kind: number): [Tensor, Tensor] => {
-      const { counts, indices } = listBlocks(this.#kinds, grid[3]!, kind);
+      const { counts, indices } = listBlocks(this.#blocks.kinds, grid[3]!, kind);
       return [
         Tensor.ofHost(counts, "int32", grid.slice(0, 3), device),
         Tensor.ofHost(indices, "int32", grid, device),
@@ -89,22 +115,28 @@ export class BlockMask implements BlockMaskLike, Disposable {
     };
     [this.kv_num_blocks, this.kv_indices] = lists(PARTIAL);
     [this.full_kv_num_blocks, this.full_kv_indices] = lists(FULL);
-  }
-
-  /** Where the mask will be used. */
-  get device(): DeviceName {
-    return this.#frame.device;
+    const { entries, bits, rows, bytes } = this.#blocks;
+    // They live as long as the mask, whatever scope it is made in.
+    const own = (data: Int32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>, shape: readonly number[]) =>
+      keep(Tensor.ofHost(data, data instanceof Int32Array ? "int32" : "uint8", shape, device));
+    this.tensors = {
+      size: block_size,
+      lists: own(this.#blocks.lists, [...grid.slice(0, 3), 2]),
+      entries: own(entries, [entries.length / 2, 2]),
+      bits: own(bits, [bits.length / Math.max(1, rows * bytes), rows, bytes]),
+    };
   }
 
   /** Blocks that are hidden, in percent of all. */
   sparsity(): number {
-    const hidden = this.#kinds.reduce((n, kind) => kind === HIDDEN ? n + 1 : n, 0);
-    return this.#kinds.length === 0 ? 0 : 100 * hidden / this.#kinds.length;
+    const { kinds } = this.#blocks;
+    const hidden = kinds.reduce((n, kind) => kind === HIDDEN ? n + 1 : n, 0);
+    return kinds.length === 0 ? 0 : 100 * hidden / kinds.length;
   }
 
   /** Every element, (B, H, Q, K) bool. Belongs to the caller. */
   to_dense(): Tensor {
-    const data = denseBits(this.#frame, this.#program, this.shape[1]);
+    const data = expandBlocks(this.#blocks, this.shape, this.BLOCK_SIZE);
     return Tensor.ofHost(data, "bool", this.shape, this.device);
   }
 
@@ -129,7 +161,7 @@ export class BlockMask implements BlockMaskLike, Disposable {
       const kinds = new Set<number>();
       for (let r = r0; r < Math.min(rows, r0 + step); r++) {
         for (let c = c0; c < Math.min(columns, c0 + step); c++) {
-          kinds.add(this.#kinds[from + r * columns + c]!);
+          kinds.add(this.#blocks.kinds[from + r * columns + c]!);
         }
       }
       return kinds.size > 1 || kinds.has(PARTIAL) ? "▣" : kinds.has(FULL) ? "■" : "⬚";
@@ -148,8 +180,9 @@ export class BlockMask implements BlockMaskLike, Disposable {
 
   /** Gives back what a device holds of the lists. */
   [Symbol.dispose](): void {
-    const lists = [this.kv_num_blocks, this.kv_indices, this.full_kv_num_blocks, this.full_kv_indices];
-    for (const t of lists) t[Symbol.dispose]();
+    const { lists, entries, bits } = this.tensors;
+    const listed = [this.kv_num_blocks, this.kv_indices, this.full_kv_num_blocks, this.full_kv_indices];
+    for (const t of [...listed, lists, entries, bits]) t[Symbol.dispose]();
   }
 }
 
@@ -199,7 +232,7 @@ export function create_block_mask(
     mask_function: mask_mod,
     device,
   });
-  return new BlockMask(frame, programOf(frame), H ?? 1, [bq, bk]);
+  return new BlockMask(frame, compile(frame.maskFunction), H ?? 1, [bq, bk]);
 }
 
 /** The predicate over positions that begin at 0, with the padding in it. */

@@ -105,7 +105,7 @@ export type EmitRow = (at: number, b: number, start: number, end: number, bits: 
 
 /**
  * The frame's pattern, ready to compute rows. A predicate of the user's is asked once about each place, however
- * often its rows are read: to compare heads, to sort blocks, and by every layer that expands a block mask.
+ * often its rows are read: to compare heads, then to make the mask.
  */
 export function programOf(frame: Frame): RowProgram {
   const program = compile(frame.maskFunction);

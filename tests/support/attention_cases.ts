@@ -7,6 +7,7 @@
 import type { AttentionCall } from "../../src/devices/device.ts";
 import type { DType } from "../../src/dtype.ts";
 import { reference_attention, type ReferenceResult } from "../../src/attention/reference.ts";
+import { type BlockCase, denseTogether, placeBlocks, randomBlockMask } from "./block_cases.ts";
 import { seeded } from "./random.ts";
 import { type Bench, type Layout, sizeOf } from "./views.ts";
 
@@ -48,10 +49,13 @@ export interface AttentionCase {
     readonly stored: readonly ("B" | "H" | "Q" | "K" | 1)[];
     readonly masked_rows?: readonly number[];
   };
+  /** A random mask by blocks; a device without them is given its dense form. */
+  readonly blocks?: BlockCase;
   /** Multiplies query and key, to make scores large. */
   readonly magnitude?: number;
 }
 
+const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 const headDims = [1, 3, 4, 6, 8, 10, 12, 16, 20, 64, 80, 128];
 const keyLengths = [1, 2, 63, 64, 65, 129, 200];
 
@@ -277,6 +281,74 @@ export const ATTENTION_CASES: readonly AttentionCase[] = [
     zero_padded_queries: true,
     mask: { type: "additive", stored: ["B", 1, "Q", "K"] },
   },
+  ...([[128, 128], [64, 64], [16, 16], [8, 24], [100, 50], [7, 65], [1, 1], [3, 5], [300, 300]] as const).map(
+    (
+      size,
+    ) => ({ name: `blocks of ${size[0]} × ${size[1]}`, H: 2, Q: 150, K: 210, D: 12, blocks: { size } }),
+  ),
+  ...[1, 2, 7].map((Q) => ({
+    name: `blocks, ${Q} queries, grouped, over 200 keys`,
+    B: 2,
+    H: 4,
+    Hkv: 2,
+    Q,
+    K: 200,
+    D: 16,
+    blocks: { size: [2, 48], stored: ["B", "H"] } as const,
+  })),
+  {
+    name: "blocks by batch row and head, fully masked rows",
+    B: 2,
+    H: 4,
+    Hkv: 2,
+    Q: 70,
+    K: 140,
+    blocks: { size: [32, 32], stored: ["B", "H"], masked_rows: [0, 9, 40] },
+  },
+  {
+    name: "blocks by head, sinks, softcap",
+    B: 2,
+    H: 4,
+    Hkv: 2,
+    Q: 70,
+    K: 140,
+    softcap: 3,
+    sinks: true,
+    magnitude: 3,
+    blocks: { size: [16, 64], stored: [1, "H"], masked_rows: [5] },
+  },
+  {
+    name: "blocks and every other mask",
+    B: 2,
+    H: 4,
+    Hkv: 2,
+    Q: 40,
+    K: 150,
+    causal: true,
+    window: [90, -1],
+    sinks: true,
+    padding: { side: "left", lengths: [150, 130] },
+    zero_padded_queries: true,
+    mask: { type: "additive", stored: ["B", 1, "Q", "K"] },
+    blocks: { size: [20, 36], stored: ["B", 1] },
+  },
+  { name: "blocks, causal, decode", H: 2, Q: 1, K: 300, causal: true, blocks: { size: [128, 128] } },
+  {
+    name: "blocks over a cache of float16",
+    H: 2,
+    Q: 12,
+    K: 150,
+    kv: "float16",
+    kvLayout: "capacity",
+    blocks: { size: [8, 40] },
+  },
+  {
+    name: "blocks that are all hidden",
+    H: 2,
+    Q: 9,
+    K: 70,
+    blocks: { size: [300, 8], masked_rows: range(9) },
+  },
   { name: "softcap 50", H: 2, Q: 5, K: 9, softcap: 50, magnitude: 4 },
   { name: "softcap 1 on large scores", H: 2, Q: 5, K: 70, softcap: 1, magnitude: 8, causal: true },
   { name: "softcap on decode", H: 2, Q: 1, K: 65, softcap: 5, causal: true },
@@ -369,6 +441,10 @@ export function prepareAttention(
     ? null
     : bench.place([B, K], paddingOf(row.padding, B, K), "bool");
   const mask = row.mask === undefined ? null : maskOf(bench, row.mask, { B, H, Q, K }, random);
+  const sizes = { B, H, Q, K };
+  using blocks = row.blocks === undefined ? null : randomBlockMask(row.blocks, sizes, random);
+  const together = blocks === null ? null : denseTogether(blocks, mask, sizes);
+  const byBlocks = bench.device.name === "wasm";
   const positional = row.causal || row.window !== undefined;
   const query_offset = row.query_offset ?? (positional || row.zero_padded_queries ? K - Q : 0);
   const { scaling = Math.fround(D ** -0.5), softcap = 0, causal = false, window = [-1, -1] } = row;
@@ -383,7 +459,7 @@ export function prepareAttention(
     query_offset,
     is_causal: causal,
     sliding_window: window,
-    mask: mask &&
+    mask: together !== null ? mask === null ? blocks : { data: together, shape: [B, H, Q, K] } : mask &&
       { data: mask.type === "bool" ? Uint8Array.from(mask.values) : mask.values, shape: [B, H, Q, K] },
     padding: padding && { data: padding.values, shape: [B, K] },
     zero_padded_queries,
@@ -404,7 +480,8 @@ export function prepareAttention(
     window_right: window[1],
     padding: padding?.view ?? null,
     zero_padded_queries,
-    mask: mask?.view ?? null,
+    mask: together === null || byBlocks ? mask?.view ?? null : bench.place([B, H, Q, K], together).view,
+    blocks: blocks !== null && byBlocks ? placeBlocks(bench, blocks, sizes) : null,
     sinks: sinks?.view ?? null,
   };
   return { call, expected };

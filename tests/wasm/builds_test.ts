@@ -90,6 +90,7 @@ async function compute(deterministic: boolean): Promise<{ build: string; bytes: 
     padding: null,
     zero_padded_queries: false,
     mask: null,
+    blocks: null,
     sinks: null,
   });
   const parts = [

@@ -141,7 +141,7 @@ function attention(device: WebGpuDevice, views: Views): void {
         weights: null,
         lse: views.make([s.B, s.H, s.Q]),
         ...{ scaling: 1, softcap: 0, query_offset: 0, causal: true, window_left: -1, window_right: -1 },
-        ...{ padding: null, zero_padded_queries: false, mask: null, sinks: null },
+        ...{ padding: null, zero_padded_queries: false, mask: null, blocks: null, sinks: null },
         ...options(s),
       });
     }

@@ -4,9 +4,9 @@
  * @module
  */
 import { InvalidArgument } from "../../errors.ts";
-import type { AttentionCall, View } from "../device.ts";
+import type { AttentionCall, BlocksView, View } from "../device.ts";
 import { type Recorder, SCRATCH_BYTES } from "./command.ts";
-import { checkFloat, checkOutput, codeOf, rowStride, wholly, Words } from "./params.ts";
+import { checkFloat, checkOutput, codeOf, isContiguous, rowStride, wholly, Words } from "./params.ts";
 
 /** Keys of a tile, as in `tile.rs`. */
 const TILE = 64;
@@ -29,7 +29,7 @@ interface Plan {
   readonly parts: number;
 }
 
-function plan(call: AttentionCall): Plan {
+function plan(call: AttentionCall, share: number): Plan {
   const [B, H, Q, D] = call.query.shape as [number, number, number, number];
   const [, Hkv, K, Dv] = call.value.shape as [number, number, number, number];
   const [w, wv, floats] = [up4(D), up4(Dv), SCRATCH_BYTES / 4];
@@ -43,7 +43,7 @@ function plan(call: AttentionCall): Plan {
         } bytes of scratch memory, there are ${SCRATCH_BYTES}`,
     );
   };
-  const wanted = PART_COST / Math.max(1, 2 * K * (D + Dv));
+  const wanted = PART_COST / Math.max(1, 2 * K * share * (D + Dv));
   if (call.algorithm === "eager") {
     const perRow = w + (call.weights === null ? K : 0);
     const most = Math.min(24, Math.max(3, Math.ceil(wanted / 3) * 3));
@@ -87,7 +87,30 @@ function check(call: AttentionCall): void {
   if (padding !== null && padding.dtype !== "bool") {
     throw new InvalidArgument(`Cannot use padding of dtype ${padding.dtype}: expected bool`);
   }
+  if (call.blocks !== null) checkBlocks(call.blocks, call);
   checkFloat("sinks", sinks, true);
+}
+
+/** Checks what the kernel relies on, but for the values of lists and entries. */
+function checkBlocks({ size: [queries, keys], lists, entries, bits }: BlocksView, call: AttentionCall): void {
+  const [B, H, Q] = call.query.shape as [number, number, number];
+  const [least, bytes] = [Math.min(queries, Q), Math.ceil(Math.min(keys, call.key.shape[2]!) / 8)];
+  const fits = `${lists.shape}` === `${[B, H, Math.ceil(Q / queries), 2]}` && lists.strides[3] === 1 &&
+    lists.dtype === "int32" && entries.dtype === "int32" && entries.shape[1] === 2 && isContiguous(entries) &&
+    bits.dtype === "uint8" && bits.shape[1]! >= least && bits.shape[2]! >= bytes && isContiguous(bits);
+  if (fits) return;
+  throw new InvalidArgument(
+    `Cannot use ${queries} × ${keys} blocks with lists ${lists.dtype} (${lists.shape}), entries ${entries.dtype} ` +
+      `(${entries.shape}), bits ${bits.dtype} (${bits.shape}) for query (${call.query.shape}) and key ` +
+      `(${call.key.shape}): expected lists (B, H, ⌈Q / ${queries}⌉, 2), entries (n, 2), bits (m, ≥ ${least}, ≥ ${bytes})`,
+  );
+}
+
+/** The part of all blocks that is listed, in (0, 1]. */
+function shareOf({ size, lists, entries }: BlocksView, keys: number): number {
+  const [b, h, rows] = lists.shape.map((n, d) => lists.strides[d] === 0 ? 1 : n) as [number, number, number];
+  const all = b * h * rows * Math.ceil(keys / size[1]);
+  return Math.min(1, Math.max(1, entries.shape[0]!) / Math.max(1, all));
 }
 
 /** Records one attention call; the fields follow `Attention` of `attention.rs`. */
@@ -97,7 +120,9 @@ export function recordAttention(recorder: Recorder, call: AttentionCall): void {
   const [B, H, Q, D] = query.shape as [number, number, number, number];
   const [, Hkv, K, Dv] = value.shape as [number, number, number, number];
   if (B * H * Q === 0) return;
-  const { kernel, q_block, parts } = plan(call);
+  const { blocks } = call;
+  const share = blocks === null ? 1 : shareOf(blocks, K);
+  const { kernel, q_block, parts } = plan(call, share);
   const limit = (n: number) => n < 0 ? UNBOUNDED : Math.min(n, UNBOUNDED);
   const right = limit(call.window_right);
   const outer = (view: View) => view.strides.slice(0, 3);
@@ -115,6 +140,9 @@ export function recordAttention(recorder: Recorder, call: AttentionCall): void {
     .pointer(call.padding).int(call.padding?.strides[0] ?? 0, call.zero_padded_queries)
     .int(call.mask === null ? 0 : call.mask.dtype === "bool" ? 1 : 2)
     .pointer(call.mask).int(...(call.mask?.strides ?? [0, 0, 0, 0]))
+    .pointer(blocks && blocks.lists).int(...(blocks === null ? [0, 0, 0] : outer(blocks.lists)))
+    .pointer(blocks && blocks.entries).pointer(blocks && blocks.bits)
+    .int(blocks?.bits.shape[2] ?? 0, blocks?.bits.strides[0] ?? 0, ...(blocks?.size ?? [0, 0]))
     .pointer(call.sinks).int(call.sinks?.strides[0] ?? 0)
     .int(q_block)
     .int(call.softcap === 0 ? 0 : recorder.tableIndex("softcap"), true)
@@ -124,7 +152,7 @@ export function recordAttention(recorder: Recorder, call: AttentionCall): void {
     kernel,
     params: words.words,
     parts,
-    cost: B * H * Q * (visible + 1) * 2 * (D + Dv),
+    cost: B * H * Q * (visible * share + 1) * 2 * (D + Dv),
     writes: wholly(call.out, call.weights, call.lse),
   });
 }

@@ -22,7 +22,7 @@ export interface Command {
   /** Export name of the kernel. */
   readonly kernel: string;
   /** The params struct as 32-bit words. */
-  readonly params: Int32Array;
+  readonly params: ArrayLike<number>;
   /** Number of independent parts. */
   readonly parts: number;
   /** About the floating point operations of all parts together; sets how many parts run between two looks at the clock. */

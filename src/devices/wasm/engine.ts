@@ -17,6 +17,7 @@ import { Queue } from "./queue.ts";
 /** A block of an engine's memory. */
 class Block implements Allocation {
   dropped = false;
+  released = false;
   constructor(
     readonly device: WasmEngine,
     readonly bytes: number,
@@ -47,7 +48,7 @@ export class WasmEngine implements Device, Recorder {
   readonly #queue: Queue;
   readonly #params: number;
   readonly #scratch: number;
-  readonly #blocks = new Set<Block>();
+  #live = 0;
   #used = 0;
   #peak = 0;
   #pinned = 0;
@@ -70,7 +71,7 @@ export class WasmEngine implements Device, Recorder {
   }
 
   get live(): number {
-    return this.#blocks.size;
+    return this.#live;
   }
 
   get bytes(): number {
@@ -114,7 +115,7 @@ export class WasmEngine implements Device, Recorder {
     this.assertAlive();
     const address = this.#allocator.take(bytes) ?? this.#grow(bytes);
     const block = new Block(this, bytes, address, evictable);
-    this.#blocks.add(block);
+    this.#live++;
     if (!evictable) this.#pinned++;
     this.#used += roundUp(bytes);
     this.#peak = Math.max(this.#peak, this.#used);
@@ -145,7 +146,9 @@ export class WasmEngine implements Device, Recorder {
 
   release(allocation: Allocation): void {
     const block = allocation as Block;
-    if (!this.#blocks.delete(block)) return;
+    if (block.released || this.#pooled === null) return;
+    block.released = true;
+    this.#live--;
     this.#used -= roundUp(block.bytes);
     this.#allocator.give(block.address, block.bytes);
     if (!block.evictable && --this.#pinned === 0) this.#onIdle?.();
@@ -231,8 +234,10 @@ export class WasmEngine implements Device, Recorder {
   }
 
   #call(command: Command, begin: number, end: number): void {
-    this.#words.set(command.params, this.#params >> 2);
-    this.#exports[command.kernel]!(this.#params, this.#scratch, begin, end);
+    const { kernel, params } = command;
+    const words = this.#words, at = this.#params >> 2;
+    for (let i = 0; i < params.length; i++) words[at + i] = params[i]!;
+    this.#exports[kernel]!(this.#params, this.#scratch, begin, end);
   }
 
   /** Ends the engine: its tensors become unusable and its memory serves the next engine. */
@@ -241,7 +246,7 @@ export class WasmEngine implements Device, Recorder {
     const pooled = this.#pooled;
     this.#queue.drop();
     this.#pooled = null;
-    this.#blocks.clear();
+    this.#live = 0;
     this.#used = 0;
     this.#bytes = new Uint8Array(0);
     this.#words = new Int32Array(0);

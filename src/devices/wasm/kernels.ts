@@ -10,7 +10,17 @@ import type { BinaryOp, Kernels, UnaryOp, View } from "../device.ts";
 import { recordAttention } from "./attention.ts";
 import { linear, matmul } from "./products.ts";
 import { type Recorder, SCRATCH_BYTES } from "./command.ts";
-import { checkFloat, checkOutput, merge, mergeRows, rowStride, sizeOf, wholly, Words } from "./params.ts";
+import {
+  checkFloat,
+  checkOutput,
+  merge,
+  mergeRows,
+  rowStride,
+  sameShape,
+  sizeOf,
+  wholly,
+  Words,
+} from "./params.ts";
 
 const UNARY: readonly UnaryOp[] = [
   "copy",
@@ -52,7 +62,7 @@ interface Elementwise {
 
 function map(recorder: Recorder, call: Elementwise, out: View, operands: readonly View[]): void {
   for (const view of operands) {
-    if (view.shape.join() !== out.shape.join()) {
+    if (!sameShape(view.shape, out.shape)) {
       throw new InvalidArgument(
         `Cannot run ${call.op}: an operand has shape (${view.shape}), the result (${out.shape})`,
       );
@@ -61,22 +71,16 @@ function map(recorder: Recorder, call: Elementwise, out: View, operands: readonl
   const total = sizeOf(out.shape);
   if (total === 0) return;
   const views = [out, ...operands];
-  const { outer, inner, strides } = merge(out.shape, views.map((v) => v.strides));
+  const { shape, strides } = merge(out.shape, views.map((v) => v.strides));
+  const inner = shape[5]!;
   const chunk = Math.min(inner, CHUNK);
   const perPart = rowsPerPart(inner);
-  const words = new Words(recorder).int(
-    call.ops.indexOf(call.op),
-    call.ints,
-    ...outer,
-    inner,
-    perPart,
-    chunk,
-  );
+  const words = new Words(recorder).int(call.ops.indexOf(call.op), call.ints, ...shape, perPart, chunk);
   for (let i = 0; i < 4; i++) words.typed(views[i] ?? null).int(...(strides[i] ?? [0, 0, 0, 0, 0, 0]));
   recorder.record({
     kernel: call.kernel,
     params: words.words,
-    parts: Math.ceil(sizeOf(outer) / perPart) * Math.ceil(inner / chunk),
+    parts: Math.ceil(total / inner / perPart) * Math.ceil(inner / chunk),
     cost: total * (CHEAP.includes(call.op) ? 4 : 30),
     writes: wholly(out),
   });
@@ -169,12 +173,12 @@ function rotary(recorder: Recorder, x: View, table: View, positions: View, out: 
 /** A reduction of the last dimension to one value a row; op −1 is argmax. */
 function reduction(recorder: Recorder, kernel: "reduce" | "argmax", op: number, x: View, out: View): void {
   checkOutput("a reduction", out, kernel === "argmax" ? "int32" : "float32");
-  const { outer, inner, strides } = mergeRows(x);
+  const { shape, strides } = mergeRows(x);
+  const inner = shape[5]!;
   const perPart = rowsPerPart(inner, 4 * CHUNK);
-  const words = new Words(recorder).int(op).typed(x).int(...outer, inner, ...strides[0]!).pointer(out).int(
-    perPart,
-  );
-  const count = sizeOf(outer);
+  const words = new Words(recorder)
+    .int(op).typed(x).int(...shape, ...strides[0]!).pointer(out).int(perPart);
+  const count = sizeOf(shape.slice(0, 5));
   rows(recorder, kernel, words, { rows: count, perPart, cost: 2 * count * inner, outputs: [out] });
 }
 
@@ -182,11 +186,12 @@ function softmax(recorder: Recorder, x: View, out: View, lse: View | null): void
   checkFloat("an input", x);
   checkOutput("a softmax", out);
   checkOutput("a log-sum-exp", lse);
-  const { outer, inner, strides } = mergeRows(x);
+  const { shape, strides } = mergeRows(x);
+  const inner = shape[5]!;
   const perPart = rowsPerPart(inner);
   const words = new Words(recorder)
-    .typed(x).int(...outer, inner, ...strides[0]!).pointer(out).pointer(lse).int(perPart);
-  const count = sizeOf(outer);
+    .typed(x).int(...shape, ...strides[0]!).pointer(out).pointer(lse).int(perPart);
+  const count = sizeOf(shape.slice(0, 5));
   rows(recorder, "softmax", words, { rows: count, perPart, cost: 30 * count * inner, outputs: [out, lse] });
 }
 

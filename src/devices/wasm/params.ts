@@ -6,7 +6,7 @@
 import { type DType, isFloat } from "../../dtype.ts";
 import { InvalidArgument } from "../../errors.ts";
 import { type Allocation, MAX_RANK, type View } from "../device.ts";
-import { PARAM_WORDS, type Recorder } from "./command.ts";
+import type { Recorder } from "./command.ts";
 
 /** Element type codes of `dtype.rs`; int64 tensors are stored as 32-bit integers. */
 const CODES: Readonly<Record<DType, number>> = {
@@ -29,15 +29,26 @@ export function codeOf(dtype: DType): number {
 
 /** Number of elements. */
 export function sizeOf(shape: readonly number[]): number {
-  return shape.reduce((n, d) => n * d, 1);
+  let n = 1;
+  for (let i = 0; i < shape.length; i++) n *= shape[i]!;
+  return n;
 }
+
+/** Whether two shapes are the same. */
+export function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  if (a.length !== b.length) return false;
+  for (let d = 0; d < a.length; d++) if (a[d] !== b[d]) return false;
+  return true;
+}
+
+const float = new Float32Array(1);
+const bits = new Int32Array(float.buffer);
 
 /** A params struct being filled. */
 export class Words {
   readonly #recorder: Recorder;
-  readonly #words = new Int32Array(PARAM_WORDS);
-  readonly #floats = new Float32Array(this.#words.buffer);
-  #used = 0;
+  /** The struct so far. */
+  readonly words: number[] = [];
 
   constructor(recorder: Recorder) {
     this.#recorder = recorder;
@@ -45,13 +56,16 @@ export class Words {
 
   /** Appends integers, flags included. */
   int(...values: readonly (number | boolean)[]): this {
-    for (const value of values) this.#words[this.#used++] = Number(value);
+    for (const value of values) this.words.push(Number(value));
     return this;
   }
 
   /** Appends floats. */
   float(...values: readonly number[]): this {
-    for (const value of values) this.#floats[this.#used++] = value;
+    for (const value of values) {
+      float[0] = value;
+      this.words.push(bits[0]!);
+    }
     return this;
   }
 
@@ -64,11 +78,6 @@ export class Words {
   /** Appends address and dtype. */
   typed(view: View | null): this {
     return this.pointer(view).int(view === null ? 0 : CODES[view.dtype]);
-  }
-
-  /** The finished struct. */
-  get words(): Int32Array {
-    return this.#words.slice(0, this.#used);
   }
 }
 
@@ -84,63 +93,62 @@ export function isContiguous(view: View): boolean {
 
 /** The allocations of `outputs` that a kernel overwrites whole. */
 export function wholly(...outputs: readonly (View | null)[]): Allocation[] {
-  return outputs.filter((v) => v !== null)
-    .filter((v) => isContiguous(v) && sizeOf(v.shape) * BYTES[CODES[v.dtype]]! >= v.allocation.bytes)
-    .map((v) => v.allocation);
+  const whole: Allocation[] = [];
+  for (const v of outputs) {
+    if (v === null || !isContiguous(v)) continue;
+    if (sizeOf(v.shape) * BYTES[CODES[v.dtype]]! >= v.allocation.bytes) whole.push(v.allocation);
+  }
+  return whole;
 }
 
 /** Dimensions shared by several operands after merging those that lie behind each other. */
 export interface Merged {
-  /** The five leading dimensions, padded with 1 at the front. */
-  readonly outer: readonly number[];
-  /** The last dimension. */
-  readonly inner: number;
+  /** Six sizes, padded with 1 at the front. */
+  readonly shape: readonly number[];
   /** Six strides per operand. */
   readonly strides: readonly (readonly number[])[];
 }
 
 /** Merges the dimensions of operands with a common `shape` as far as all their strides allow; at most six remain. */
 export function merge(shape: readonly number[], strides: readonly (readonly number[])[]): Merged {
-  const dims: number[] = [];
-  const merged: number[][] = strides.map(() => []);
-  for (let d = 0; d < shape.length; d++) {
+  const sizes = [1, 1, 1, 1, 1, 1];
+  const merged = strides.map(() => [0, 0, 0, 0, 0, 0]);
+  // From the right: a dimension joins those behind it where every operand steps over exactly these.
+  let at = MAX_RANK;
+  for (let d = shape.length - 1; d >= 0; d--) {
     const size = shape[d]!;
     if (size === 1) continue;
-    const last = dims.length - 1;
-    const joins = last >= 0 && strides.every((s, o) => merged[o]![last] === s[d]! * size);
-    if (joins) dims[last] = dims[last]! * size;
-    else dims.push(size);
-    strides.forEach((s, o) => merged[o]![dims.length - 1] = s[d]!);
+    let joins = at < MAX_RANK;
+    for (let o = 0; joins && o < strides.length; o++) joins = strides[o]![d] === merged[o]![at]! * sizes[at]!;
+    if (joins) {
+      sizes[at]! *= size;
+      continue;
+    }
+    if (--at < 0) {
+      throw new InvalidArgument(
+        `Cannot run a kernel on shape (${shape}): its strides need more than ${MAX_RANK} dimensions`,
+      );
+    }
+    sizes[at] = size;
+    for (let o = 0; o < strides.length; o++) merged[o]![at] = strides[o]![d]!;
   }
-  if (dims.length > MAX_RANK) {
-    throw new InvalidArgument(
-      `Cannot run a kernel on shape (${shape}): its strides need more than ${MAX_RANK} dimensions`,
-    );
-  }
-  const pad = MAX_RANK - dims.length;
-  const six = [...Array<number>(pad).fill(1), ...dims];
-  return {
-    outer: six.slice(0, 5),
-    inner: six[5]!,
-    strides: merged.map((s) => [...Array<number>(pad).fill(pad === MAX_RANK ? 1 : 0), ...s]),
-  };
+  // A single element counts as contiguous.
+  if (at === MAX_RANK) { for (const s of merged) s.fill(1); }
+  return { shape: sizes, strides: merged };
 }
 
 /** Merges the dimensions before the last, which stays as it is. */
 export function mergeRows(view: View): Merged {
   const last = view.shape.length - 1;
   const rows = merge(view.shape.slice(0, last), [view.strides.slice(0, last)]);
-  const outer = [...rows.outer, rows.inner];
-  const strides = rows.strides[0]!;
-  if (outer[0] !== 1) {
+  if (rows.shape[0] !== 1) {
     throw new InvalidArgument(
       `Cannot reduce shape (${view.shape}): its strides need more than ${MAX_RANK} dimensions`,
     );
   }
   return {
-    outer: outer.slice(1),
-    inner: view.shape[last]!,
-    strides: [[...strides.slice(1), view.strides[last]!]],
+    shape: [...rows.shape.slice(1), view.shape[last]!],
+    strides: [[...rows.strides[0]!.slice(1), view.strides[last]!]],
   };
 }
 

@@ -7,20 +7,30 @@
 import { InvalidArgument } from "../../errors.ts";
 import type { View } from "../device.ts";
 import type { Recorder } from "./command.ts";
-import { checkFloat, checkOutput, codeOf, merge, rowStride, sizeOf, wholly, Words } from "./params.ts";
+import {
+  checkFloat,
+  checkOutput,
+  codeOf,
+  merge,
+  rowStride,
+  sameShape,
+  sizeOf,
+  wholly,
+  Words,
+} from "./params.ts";
 
 /** The batch dimensions of a matmul operand pair as four sizes and strides. */
 function batches(a: View, b: View): { shape: readonly number[]; strides: readonly (readonly number[])[] } {
   const last = a.shape.length - 2;
-  if (a.shape.slice(0, last).join() !== b.shape.slice(0, last).join()) {
+  const batch = a.shape.slice(0, last);
+  if (!sameShape(batch, b.shape.slice(0, last))) {
     throw new InvalidArgument(`Cannot multiply (${a.shape}) by (${b.shape}): batch dimensions differ`);
   }
-  const m = merge(a.shape.slice(0, last), [a.strides.slice(0, last), b.strides.slice(0, last)]);
-  const six = [...m.outer, m.inner];
-  if (six[0] !== 1 || six[1] !== 1) {
-    throw new InvalidArgument(`Cannot multiply with batch dimensions (${a.shape.slice(0, last)})`);
+  const { shape, strides } = merge(batch, [a.strides.slice(0, last), b.strides.slice(0, last)]);
+  if (shape[0] !== 1 || shape[1] !== 1) {
+    throw new InvalidArgument(`Cannot multiply with batch dimensions (${batch})`);
   }
-  return { shape: six.slice(2), strides: m.strides.map((s) => s.slice(2)) };
+  return { shape: shape.slice(2), strides: strides.map((s) => s.slice(2)) };
 }
 
 /** Records `out = a · b` or `a · bᵀ`. */

@@ -44,6 +44,9 @@ interface Masking {
 }
 
 function masking(call: AttentionCall): Masking {
+  if (call.blocks !== null) {
+    throw new InvalidArgument("Cannot attend with a mask by blocks on webgpu: expected a dense mask");
+  }
   const { padding, mask, sinks } = call;
   if (padding) expectDType("a padding mask", padding, "bool");
   if (mask) expectDType("an attention mask", mask, "bool", "float32");

@@ -1,4 +1,5 @@
 //! What the attention kernels are asked, and which keys a query row sees.
+use crate::blocks::Blocks;
 use crate::dtype::{at, at_mut};
 use crate::simd::*;
 use crate::tile::Stream;
@@ -44,6 +45,7 @@ pub struct Attention {
     pub mask_kind: u32,
     pub mask: *const u8,
     pub mask_strides: [u32; 4],
+    pub blocks: Blocks,
     /// (H) or null.
     pub sinks: *const f32,
     pub sink_stride: u32,

@@ -4,6 +4,7 @@
 //! FlashAttention-2: unnormalised output, one division at the end), and the query heads that share a key/value head
 //! are the rows of one tile product (narrow.rs), so memory is read once for all of them.
 use crate::attention::{copy_scaled, fill, Attention};
+use crate::blocks::{hide, Walk, ROWS};
 use crate::math::{exp2_neg1, log1, Exp2Neg, LN_2, LOG2_E};
 use crate::simd::*;
 use crate::softmax::scale;
@@ -17,9 +18,6 @@ struct Row {
     m: f32,
     l: f32,
 }
-
-/// Most rows of one part.
-const ROWS: usize = 64;
 
 /// Parts: (B, Hkv, blocks of `q_block` of the H/Hkv · Q rows).
 #[no_mangle]
@@ -58,6 +56,7 @@ unsafe fn block(p: &Attention, scratch: *mut f32, b: usize, kv: usize, first: us
     }; ROWS];
     let rows = state.as_mut_ptr();
     let (mut lo, mut hi) = (p.k_len as usize, 0);
+    let mut walk = Walk::new(p);
     for r in 0..count {
         let (h, i) = (
             kv * (p.h / p.hkv) as usize + (first + r) / q_len,
@@ -71,6 +70,7 @@ unsafe fn block(p: &Attention, scratch: *mut f32, b: usize, kv: usize, first: us
             l: (sink > f32::NEG_INFINITY) as u32 as f32,
         };
         copy_scaled(p.query(b, h, i), d, unit, q.add(r * wide));
+        walk.add(b, h, i);
         let range = p.range(b, i);
         if range.lo < range.hi {
             lo = lo.min(range.lo as usize);
@@ -79,26 +79,37 @@ unsafe fn block(p: &Attention, scratch: *mut f32, b: usize, kv: usize, first: us
     }
     fill(o, count * wide_v, 0.0);
     let (keys, values) = (p.keys(b, kv), p.values(b, kv));
-    // Tiles start at multiples of their size, so that a row's order of summation ignores the other rows.
-    let mut k0 = lo / TILE * TILE;
-    while k0 < hi {
-        let n = (p.k_len as usize - k0).min(TILE);
-        keys.narrow_scores(q, wide, count, k0, n, scores, TILE);
-        for r in 0..count {
-            let row = &mut *rows.add(r);
-            let s = scores.add(r * TILE);
-            p.call_hook(s, TILE, [b, row.h, row.i, k0], 1, n);
-            p.mask_scores(p.range(b, row.i), b, row.h, row.i, k0, n, s);
-            if natural {
-                scale(s, n, LOG2_E);
+    // Pieces are the same for any rows, so that a row's order of summation ignores the others.
+    while walk.next() {
+        let mut k0 = walk.from(lo);
+        while k0 < walk.end.min(hi) {
+            let n = walk.piece(k0);
+            let mut seen = [0; ROWS];
+            let mut any = 0;
+            for r in 0..count {
+                *seen.as_mut_ptr().add(r) = walk.seen(r, k0, n);
+                any |= *seen.as_ptr().add(r);
             }
-            let alpha = weigh(s, n, row);
-            if alpha != 1.0 {
-                scale(o.add(r * wide_v), wide_v, alpha);
+            if any != 0 {
+                keys.narrow_scores(q, wide, count, k0, n, scores, TILE);
+                for r in 0..count {
+                    let row = &mut *rows.add(r);
+                    let s = scores.add(r * TILE);
+                    p.call_hook(s, TILE, [b, row.h, row.i, k0], 1, n);
+                    p.mask_scores(p.range(b, row.i), b, row.h, row.i, k0, n, s);
+                    hide(*seen.as_ptr().add(r), n, s);
+                    if natural {
+                        scale(s, n, LOG2_E);
+                    }
+                    let alpha = weigh(s, n, row);
+                    if alpha != 1.0 {
+                        scale(o.add(r * wide_v), wide_v, alpha);
+                    }
+                }
+                values.narrow_weigh(scores, TILE, count, k0, n, o, wide_v);
             }
+            k0 += n;
         }
-        values.narrow_weigh(scores, TILE, count, k0, n, o, wide_v);
-        k0 += TILE;
     }
     for r in 0..count {
         finish(p, b, &*rows.add(r), o.add(r * wide_v));

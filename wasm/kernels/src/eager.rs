@@ -45,6 +45,7 @@ unsafe fn rows_of(p: &Attention, scratch: *mut f32, b: usize, h: usize, i0: usiz
         let i = i0 + r;
         let row = scores.add(r * n);
         p.mask_scores(p.range(b, i), b, h, i, 0, n, row);
+        p.hide_blocks(b, h, i, row);
         let sink = p.sink(h);
         let (m, mut l) = exponentials(row, n, sink);
         if m > f32::NEG_INFINITY {

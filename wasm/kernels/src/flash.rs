@@ -8,6 +8,7 @@
 //! Measured in Deno 2.9 on a Xeon: 77 % of the core's multiply-add peak at D = 64 and 80 % at D = 128; holding the
 //! constants of the exponential in registers gave 3 % of that, maxima taken in the product's epilogue 3 %.
 use crate::attention::Attention;
+use crate::blocks::{low, Walk};
 use crate::mask::Range;
 use crate::math::{log, Exp2Neg, LN_2, LOG2_E};
 use crate::outer::{column_maxima, nn8, tn};
@@ -80,17 +81,31 @@ unsafe fn block(p: &Attention, scratch: *mut f32, b: usize, h: usize, i0: usize,
         }
         *groups.add(g) = group;
     }
+    let mut walk = Walk::new(p);
+    for i in i0..i0 + rows {
+        walk.add(b, h, i);
+    }
     let kv = h / (p.h / p.hkv) as usize;
     let (keys, values) = (p.keys(b, kv), p.values(b, kv));
-    let mut k0 = lo as usize / TILE * TILE;
-    while k0 < hi as usize {
-        let n = (p.k_len as usize - k0).min(TILE);
-        let k = keys.tile(k0, n, false, room_k);
-        let v = values.tile(k0, n, true, room_v);
-        for g in 0..count {
-            (*groups.add(g)).step(p, b, h, k0, n, k, v, scores);
+    while walk.next() {
+        let mut k0 = walk.from(lo as usize);
+        while k0 < walk.end.min(hi as usize) {
+            let n = walk.piece(k0);
+            let mut seen = [[0; LANES]; GROUPS];
+            let mut any = 0;
+            for (g, words) in seen.iter_mut().enumerate().take(count) {
+                *words = walk.seen8(g * LANES, (*groups.add(g)).rows, k0, n);
+                any |= words.iter().fold(0, |a, w| a | w);
+            }
+            if any != 0 {
+                let k = keys.tile(k0, n, false, room_k);
+                let v = values.tile(k0, n, true, room_v);
+                for (g, words) in seen.iter().enumerate().take(count) {
+                    (*groups.add(g)).step(p, b, h, k0, n, words, k, v, scores);
+                }
+            }
+            k0 += n;
         }
-        k0 += TILE;
     }
     for g in 0..count {
         (*groups.add(g)).finish(p, b, h);
@@ -155,7 +170,8 @@ impl Group {
         }
     }
 
-    /// Takes in the keys `k0..k0+n`, of which `k` and `v` are the (padded) rows.
+    /// Takes in the keys `k0..k0+n`, of which `k` and `v` are the (padded) rows, as far as the blocks show them: `seen`
+    /// has a word for each lane and a bit for each key.
     unsafe fn step(
         &mut self,
         p: &Attention,
@@ -163,13 +179,16 @@ impl Group {
         h: usize,
         k0: usize,
         n: usize,
+        seen: &[u64; LANES],
         k: (*const f32, usize),
         v: (*const f32, usize),
         scores: *mut f32,
     ) {
         // Keys nobody here sees are left out, in steps of four.
-        let from = (self.any.lo.max(k0 as i32) as usize - k0) / 4 * 4;
-        let to = self.any.hi.min((k0 + n) as i32) - k0 as i32;
+        let any = seen.iter().fold(0, |a, w| a | w);
+        let lo = (self.any.lo.max(k0 as i32) as usize - k0).max(any.trailing_zeros() as usize);
+        let hi = (self.any.hi.min((k0 + n) as i32) - k0 as i32).min(64 - any.leading_zeros() as i32);
+        let (from, to) = (lo / 4 * 4, hi);
         if to <= from as i32 {
             return;
         }
@@ -183,10 +202,14 @@ impl Group {
             let turned = scores.add(TILE * LANES);
             p.call_hook_transposed(scores, turned, TILE, [b, h, self.i, first], self.rows, to - from);
         }
-        let whole = self.all.lo as usize <= first && self.all.hi as usize >= first + len;
+        let shown = seen.map(|w| w >> from);
+        let whole = self.all.lo as usize <= first
+            && self.all.hi as usize >= first + len
+            && !shown.iter().fold(!0, |a, w| a & w) & low(len) == 0;
         if !whole || p.has_mask() {
             p.mask_tile(
                 [self.lo, self.hi],
+                &shown,
                 b,
                 h,
                 self.i,

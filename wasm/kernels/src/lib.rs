@@ -13,6 +13,7 @@
 
 mod activation;
 mod attention;
+mod blocks;
 mod decode;
 mod dot;
 mod dtype;

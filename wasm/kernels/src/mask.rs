@@ -1,4 +1,5 @@
-//! Which keys a query sees: causality, window and length as a range, then padding and dense masks.
+//! Which keys a query sees: causality, window and length as a range, then padding and dense masks; for blocks see
+//! blocks.rs.
 use crate::attention::{fill, Attention};
 use crate::dtype::at;
 use crate::simd::*;
@@ -98,11 +99,13 @@ impl Attention {
     }
 
     /// Hides keys `first..first+len` from eight queries, the first `rows` of them real: `scores` holds eight scores
-    /// per key. `lo ≤ key < hi` are the ranges of the queries; keys from the `n`-th on are padding.
+    /// per key. `lo ≤ key < hi` are the ranges of the queries, a bit of `seen` for each key is what their blocks show;
+    /// keys from the `n`-th on are padding.
     #[inline(never)]
     pub unsafe fn mask_tile(
         &self,
         [lo, hi]: [[V; 2]; 2],
+        seen: &[u64; 8],
         b: usize,
         h: usize,
         i: usize,
@@ -119,8 +122,20 @@ impl Attention {
                 *row = self.mask_row(b, h, i + lane.min(rows - 1));
             }
         }
+        let word = |half: usize, shift: u32| {
+            let s = &seen[4 * half..4 * half + 4];
+            let part = |c: usize| (s[c] >> shift) as i32;
+            vec4i([part(0), part(1), part(2), part(3)])
+        };
+        let mut words = [word(0, 0), word(1, 0)];
+        let mut bit = splati(1);
         for j in 0..len {
             let s = scores.add(j * 8);
+            if j == 32 {
+                (words, bit) = ([word(0, 32), word(1, 32)], splati(1));
+            }
+            let own = bit;
+            bit = shl::<1>(bit);
             if j >= n || self.is_padding(b, first + j) {
                 store(s, none);
                 store(s.add(4), none);
@@ -134,8 +149,9 @@ impl Attention {
                     let bias = |c: usize| self.bias(r[c], first + j);
                     x = add(x, vec4([bias(0), bias(1), bias(2), bias(3)]));
                 }
-                let seen = andnot(gti(hi[half], key), gti(lo[half], key));
-                store(s.add(4 * half), select(seen, x, none));
+                let inside = andnot(gti(hi[half], key), gti(lo[half], key));
+                let shown = eqi(and(words[half], own), own);
+                store(s.add(4 * half), select(and(inside, shown), x, none));
             }
         }
     }
