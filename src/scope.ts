@@ -10,18 +10,35 @@ import { InvalidArgument } from "./errors.ts";
 /** What a scope collects. */
 interface Scoped extends Disposable {
   readonly isTensor: true;
+  /** Called once no scope will dispose it. */
+  escape(): void;
 }
 
-let current: Set<Scoped> | null = null;
+/** What a function makes, and the scope it runs in. */
+interface Scope {
+  readonly outer: Scope | null;
+  readonly made: Scoped[];
+}
+
+let current: Scope | null = null;
 
 /** Adds a new tensor to the scope that is active, if any. Called by the tensor itself. */
 export function enlist(tensor: Scoped): void {
-  current?.add(tensor);
+  hand(tensor, current);
+}
+
+function hand(tensor: Scoped, scope: Scope | null): void {
+  if (scope === null) tensor.escape();
+  else scope.made.push(tensor);
 }
 
 /** Takes a tensor out of the active scope, so that it outlives it and belongs to the caller. */
 export function keep<T extends Scoped>(tensor: T): T {
-  current?.delete(tensor);
+  const at = current?.made.lastIndexOf(tensor) ?? -1;
+  if (at >= 0) {
+    current!.made.splice(at, 1);
+    tensor.escape();
+  }
   return tensor;
 }
 
@@ -32,15 +49,16 @@ export function keep<T extends Scoped>(tensor: T): T {
  * @throws {InvalidArgument} when `fn` returns a promise: work after its first `await` would escape the scope.
  */
 export function tidy<T>(fn: () => T): T {
-  const { result, close } = enter(fn);
+  const scope = { outer: current, made: [] };
+  const result = enter(scope, fn);
   if (result instanceof Promise) {
     result.catch(() => {});
-    close(undefined);
+    close(scope, undefined);
     throw new InvalidArgument(
       "Cannot tidy an async function: expected a synchronous one; use `using` for its tensors",
     );
   }
-  close(result);
+  close(scope, result);
   return result;
 }
 
@@ -49,40 +67,43 @@ export function tidy<T>(fn: () => T): T {
  * when it settles; what it made later is its own.
  */
 export function tidySettled<T>(fn: () => T | Promise<T>): T | Promise<T> {
-  const { result, close } = enter(fn);
+  const scope: Scope = { outer: current, made: [] };
+  const result = enter(scope, fn);
   if (!(result instanceof Promise)) {
-    close(result);
+    close(scope, result);
     return result;
   }
+  // It may never settle.
+  for (const t of scope.made) t.escape();
   return result.then((value) => {
-    close(value);
+    close(scope, value);
     return value;
   }, (error) => {
-    close(undefined);
+    close(scope, undefined);
     throw error;
   });
 }
 
-/** Runs `fn` in a new scope; `close` disposes what `result` does not hold and hands the rest to the outer scope. */
-function enter<T>(fn: () => T): { result: T; close: (result: unknown) => void } {
-  const outer = current;
-  const scope = new Set<Scoped>();
-  const close = (result: unknown) => {
-    const kept = new Set<Scoped>();
-    collect(kept, result);
-    for (const t of scope) {
-      if (!kept.has(t)) t[Symbol.dispose]();
-      else outer?.add(t);
-    }
-  };
+/** Runs `fn` in a new scope, which is closed when it throws. */
+function enter<T>(scope: Scope, fn: () => T): T {
   current = scope;
   try {
-    return { result: fn(), close };
+    return fn();
   } catch (error) {
-    close(undefined);
+    close(scope, undefined);
     throw error;
   } finally {
-    current = outer;
+    current = scope.outer;
+  }
+}
+
+/** Disposes what a scope collected and `result` does not hold, and hands the rest to the outer scope. */
+function close({ outer, made }: Scope, result: unknown): void {
+  const kept = new Set<Scoped>();
+  collect(kept, result);
+  for (const t of made) {
+    if (!kept.has(t)) t[Symbol.dispose]();
+    else hand(t, outer);
   }
 }
 

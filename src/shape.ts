@@ -6,6 +6,12 @@
 import { MAX_RANK } from "./devices/device.ts";
 import { InvalidArgument } from "./errors.ts";
 
+/** What has a shape and strides. */
+interface Strided {
+  readonly shape: readonly number[];
+  readonly strides: readonly number[];
+}
+
 /** Row-major strides of `shape`. */
 export function contiguousStrides(shape: readonly number[]): number[] {
   const strides = new Array<number>(shape.length);
@@ -19,7 +25,57 @@ export function contiguousStrides(shape: readonly number[]): number[] {
 
 /** Number of elements of `shape`. */
 export function sizeOf(shape: readonly number[]): number {
-  return shape.reduce((a, b) => a * b, 1);
+  let n = 1;
+  for (let i = 0; i < shape.length; i++) n *= shape[i]!;
+  return n;
+}
+
+/** Whether elements lie in row-major order without gaps. */
+export function isContiguous({ shape, strides }: Strided): boolean {
+  let step = 1;
+  for (let i = shape.length - 1; i >= 0; i--) {
+    if (shape[i] !== 1 && strides[i] !== step) return false;
+    step *= shape[i]!;
+  }
+  return true;
+}
+
+/** Strides that give the elements of `x` another shape of as many without a copy, or null. */
+export function reshapedStrides(x: Strided, shape: readonly number[]): number[] | null {
+  if (isContiguous(x) || sizeOf(shape) === 0) return contiguousStrides(shape);
+  const strides = new Array<number>(shape.length).fill(1);
+  // Walk both shapes from the right in groups of equal size; inside a group the old dimensions must be mergeable.
+  let i = x.shape.length - 1;
+  let j = shape.length - 1;
+  while (j >= 0) {
+    if (shape[j] === 1) {
+      strides[j] = 1;
+      j--;
+      continue;
+    }
+    while (i >= 0 && x.shape[i] === 1) i--;
+    if (i < 0) return null;
+    let available = x.shape[i]!;
+    let step = x.strides[i]!;
+    let taken = 1;
+    while (true) {
+      strides[j] = step * taken;
+      taken *= shape[j]!;
+      j--;
+      while (taken > available) {
+        i--;
+        if (i < 0) return null;
+        if (x.shape[i] === 1) continue;
+        if (x.strides[i] !== step * available) return null;
+        available *= x.shape[i]!;
+      }
+      if (taken === available) break;
+      if (available % taken !== 0 || j < 0) return null;
+    }
+    step = 1;
+    i--;
+  }
+  return strides;
 }
 
 /**

@@ -8,6 +8,13 @@ import { copyBetween } from "./devices/mod.ts";
 import type { DType, HostArray } from "./dtype.ts";
 import { InvalidArgument } from "./errors.ts";
 
+/** Frees blocks whose tensors were all dropped, but not all of them disposed: a net, not the plan. */
+const forgotten = new FinalizationRegistry<Allocation[]>(giveBack);
+
+function giveBack(homes: Allocation[]): void {
+  for (const home of homes.splice(0)) home.device.release(home);
+}
+
 /**
  * Reference-counted bytes behind one or more tensors.
  *
@@ -15,7 +22,8 @@ import { InvalidArgument } from "./errors.ts";
  */
 export class Storage {
   #refs = 0;
-  #homes: Allocation[] = [];
+  readonly #homes: Allocation[] = [];
+  #watched = false;
   host: HostArray | null;
   readonly dtype: DType;
   readonly length: number;
@@ -34,30 +42,33 @@ export class Storage {
 
   release(): void {
     if (--this.#refs > 0) return;
-    for (const home of this.#homes) home.device.release(home);
-    this.#homes = [];
+    if (this.#watched) forgotten.unregister(this);
+    this.#watched = false;
+    giveBack(this.#homes);
     this.host = null;
   }
 
-  /** Gives the copy on `device` back. */
-  #leave(device: Device): void {
-    for (const home of this.#homes) if (home.device === device) device.release(home);
-    this.#homes = this.#homes.filter((home) => home.device !== device);
+  /** Has the blocks given back when all tensors were dropped; not needed while a scope will dispose them. */
+  watch(): void {
+    if (this.#watched) return;
+    this.#watched = true;
+    forgotten.register(this, this.#homes, this);
   }
 
   /** The device that holds the values; undefined for storage that has only a host copy. */
   get home(): Device | undefined {
     // A device that closed took its copies of host data with it.
     if (this.host !== null) {
-      for (const { device } of this.#homes) if (device.isClosed) this.#leave(device);
+      for (let i = this.#homes.length - 1; i >= 0; i--) {
+        if (this.#homes[i]!.device.isClosed) giveBack(this.#homes.splice(i, 1));
+      }
     }
     return this.#homes[0]?.device;
   }
 
   /** The block on `device`, uploaded or copied there if it is not there yet. */
   on(device: Device): Allocation {
-    const there = this.#homes.find((a) => a.device === device);
-    if (there !== undefined) return there;
+    for (const home of this.#homes) if (home.device === device) return home;
     // Encoding may refuse the values: nothing is allocated then.
     const bytes = this.host === null ? null : device.encode(this.dtype, this.host);
     const from = this.#homes[0];

@@ -13,14 +13,11 @@ import { gather } from "./host_data.ts";
 import type { Device, DeviceName, View } from "./devices/device.ts";
 import { acquire, defaultDevice } from "./devices/mod.ts";
 import { enlist } from "./scope.ts";
-import { checkShape, contiguousStrides, sizeOf } from "./shape.ts";
+import { checkShape, contiguousStrides, isContiguous, sizeOf } from "./shape.ts";
 import { Storage } from "./storage.ts";
 import { checkOptions, flatten, isHostArray, type TensorData, type TensorOptions } from "./tensor_data.ts";
 
 export { hostData } from "./host_data.ts";
-
-/** Frees storage whose last tensor was dropped without being disposed: a net, not the plan. */
-const forgotten = new FinalizationRegistry<Storage>((storage) => storage.release());
 
 /**
  * A multi-dimensional array on the host or a device. Made by {@linkcode Tensor.from}, operations and models.
@@ -75,7 +72,6 @@ export class Tensor implements Disposable {
     this.shape = shape;
     this.strides = strides ?? contiguousStrides(shape);
     this.offset = offset;
-    forgotten.register(this, storage, this);
     enlist(this);
   }
 
@@ -150,12 +146,7 @@ export class Tensor implements Disposable {
    * @internal
    */
   get isContiguous(): boolean {
-    let step = 1;
-    for (let i = this.shape.length - 1; i >= 0; i--) {
-      if (this.shape[i] !== 1 && this.strides[i] !== step) return false;
-      step *= this.shape[i]!;
-    }
-    return true;
+    return isContiguous(this);
   }
 
   /**
@@ -264,10 +255,18 @@ export class Tensor implements Disposable {
     return Tensor.ofHost(convertTo(target, await this.data()), target, this.shape, this.device);
   }
 
+  /**
+   * Called once no scope will dispose the tensor: from here on that is up to its owner.
+   *
+   * @internal
+   */
+  escape(): void {
+    this.#storage?.watch();
+  }
+
   /** Gives the tensor's share of its storage back. Using it afterwards is an error; disposing twice is not. */
   [Symbol.dispose](): void {
     if (this.#storage === null) return;
-    forgotten.unregister(this);
     this.#storage.release();
     this.#storage = null;
   }

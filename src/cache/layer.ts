@@ -259,8 +259,9 @@ function write(buffer: Tensor, states: Tensor, at: number): void {
   if (states.size === 0) return;
   const device = buffer.storage.home!;
   const source = states.on(device);
-  using target = slice(buffer, 2, at, at + states.shape[2]!);
-  device.kernels.unary("copy", source, target.on(device));
+  const target = buffer.on(device);
+  const offset = target.offset + at * target.strides[2]!;
+  device.kernels.unary("copy", source, { ...target, shape: states.shape, offset });
 }
 
 /** Fills with zeros. */

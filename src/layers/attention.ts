@@ -8,9 +8,10 @@
 import type { AttentionFunction, AttentionKwargs, AttentionModule } from "../attention/types.ts";
 import type { Cache } from "../cache/cache.ts";
 import type { PretrainedConfig } from "../config.ts";
+import { isFloat } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
 import type { AttentionMask } from "../masks/types.ts";
-import { permute, reshape } from "../ops/shape.ts";
+import { reshape } from "../ops/shape.ts";
 import { tidy, tidySettled } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
 import type { Linear } from "./linear.ts";
@@ -81,7 +82,9 @@ export class SelfAttention implements AttentionModule {
     const [batch, n] = x.shape as [number, number, number];
     const { heads, kv_heads, head_dim } = this.sizes;
     const { plan, cache, encode = (q, k) => [q, k] } = context;
-    const split = (t: Tensor, h: number) => permute(reshape(t, [batch, n, h, head_dim]), [0, 2, 1, 3]);
+    // What a projection returns is contiguous.
+    const split = (t: Tensor, h: number) =>
+      t.view([batch, h, n, head_dim], [n * h * head_dim, head_dim, h * head_dim, 1]);
     const query_offset = cache === null ? null : unusedAfter(cache, n, this.layer_idx);
     const [query, key, value] = tidy(() => {
       const [q, k] = encode(
@@ -140,17 +143,17 @@ function checkResult(
   const [output, weights = null] = parts;
   const fits = (x: unknown, shape: readonly number[]): x is Tensor =>
     x instanceof Tensor && x.shape.length === 4 && shape.every((n, i) => x.shape[i] === n);
-  const fit = fits(output, [batch, queries, heads, width]) &&
+  const fit = fits(output, [batch, queries, heads, width]) && isFloat(output.dtype) &&
     (weights === null || fits(weights, [batch, heads, queries]));
   if (fit) return [output, weights];
   const got = Array.isArray(result) ? `[${parts.map(describe).join(", ")}]` : describe(result);
   for (const t of [result, ...parts]) if (t instanceof Tensor) t[Symbol.dispose]();
   throw new InvalidArgument(
-    `Cannot use the result of attention function "${name}": expected [attn_output, attn_weights or null] of shapes ` +
+    `Cannot use the result of attention function "${name}": expected floats [attn_output, attn_weights or null] of shapes ` +
       `(B, Q, H, Dv) = [${batch},${queries},${heads},${width}] and (B, H, Q, K) = [${batch},${heads},${queries},…], got ${got}`,
   );
 }
 
 function describe(x: unknown): string {
-  return x instanceof Tensor ? `a tensor of shape [${x.shape}]` : x === null ? "null" : typeof x;
+  return x instanceof Tensor ? `${x.dtype} [${x.shape}]` : x === null ? "null" : typeof x;
 }

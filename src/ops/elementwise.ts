@@ -2,6 +2,7 @@
 import { type DType, DTYPES, isDType } from "../dtype.ts";
 import type { BinaryOp, UnaryOp } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
+import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
 import {
   asTensor,
@@ -11,14 +12,13 @@ import {
   type Operand,
   placeOf,
   viewAs,
-  withTemporaries,
 } from "./place.ts";
 
 function unary(op: UnaryOp, x: Tensor): Tensor {
-  return withTemporaries((temporaries) => {
+  return tidy(() => {
     const device = placeOf([x], op);
     const dtype = op === "neg" ? computeDType([x]) : "float32";
-    const view = viewAs(x, dtype, device, temporaries);
+    const view = viewAs(x, dtype, device);
     const out = Tensor.empty(device, dtype, x.shape);
     device.kernels.unary(op, view, out.on(device));
     return out;
@@ -26,16 +26,15 @@ function unary(op: UnaryOp, x: Tensor): Tensor {
 }
 
 function binary(op: BinaryOp, a: Operand, b: Operand): Tensor {
-  return withTemporaries((temporaries) => {
+  return tidy(() => {
     const like = a instanceof Tensor ? a : b instanceof Tensor ? b : undefined;
-    const operands = [asTensor(a, like, op), asTensor(b, like, op)] as const;
-    for (const [i, x] of [a, b].entries()) if (!(x instanceof Tensor)) temporaries.push(operands[i]!);
-    const shape = broadcastShapes(operands.map((t) => t.shape), op);
-    const device = placeOf(operands, op);
-    const dtype = op === "div" || op === "silu_mul" ? "float32" : computeDType(operands);
-    const [x, y] = operands.map((t) => expandView(viewAs(t, dtype, device, temporaries), shape));
+    const x = asTensor(a, like, op), y = asTensor(b, like, op);
+    const shape = broadcastShapes([x.shape, y.shape], op);
+    const device = placeOf([x, y], op);
+    const dtype = op === "div" || op === "silu_mul" ? "float32" : computeDType([x, y]);
+    const operand = (t: Tensor) => expandView(viewAs(t, dtype, device), shape);
     const out = Tensor.empty(device, dtype, shape);
-    device.kernels.binary(op, x!, y!, out.on(device));
+    device.kernels.binary(op, operand(x), operand(y), out.on(device));
     return out;
   });
 }
@@ -107,7 +106,7 @@ export function relu(x: Tensor): Tensor {
 
 /** `condition ? a : b` with broadcasting; `condition` is a bool tensor. */
 export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
-  return withTemporaries((temporaries) => {
+  return tidy(() => {
     if (!(condition instanceof Tensor) || condition.dtype !== "bool") {
       throw new InvalidArgument(
         `Cannot select by a condition of dtype ${
@@ -116,14 +115,13 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
       );
     }
     const like = a instanceof Tensor ? a : b instanceof Tensor ? b : condition;
-    const operands = [asTensor(a, like, "where"), asTensor(b, like, "where")] as const;
-    for (const [i, x] of [a, b].entries()) if (!(x instanceof Tensor)) temporaries.push(operands[i]!);
-    const shape = broadcastShapes([condition, ...operands].map((t) => t.shape), "where");
-    const device = placeOf([condition, ...operands], "where");
-    const dtype = computeDType(operands);
-    const [x, y] = operands.map((t) => expandView(viewAs(t, dtype, device, temporaries), shape));
+    const x = asTensor(a, like, "where"), y = asTensor(b, like, "where");
+    const shape = broadcastShapes([condition.shape, x.shape, y.shape], "where");
+    const device = placeOf([condition, x, y], "where");
+    const dtype = computeDType([x, y]);
+    const operand = (t: Tensor) => expandView(viewAs(t, dtype, device), shape);
     const out = Tensor.empty(device, dtype, shape);
-    device.kernels.where(expandView(condition.on(device), shape), x!, y!, out.on(device));
+    device.kernels.where(expandView(condition.on(device), shape), operand(x), operand(y), out.on(device));
     return out;
   });
 }

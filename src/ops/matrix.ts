@@ -1,9 +1,10 @@
 /** Products, normalisation and lookups: the layers' arithmetic. @module */
 import { isFloat } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
+import type { Device, View } from "../devices/device.ts";
+import { tidy } from "../scope.ts";
 import { hostData, Tensor } from "../tensor.ts";
-import { broadcastShapes, expandView, placeOf, viewAs, withTemporaries } from "./place.ts";
-import { reshape } from "./shape.ts";
+import { broadcastShapes, expandView, placeOf, reshapedView, viewAs } from "./place.ts";
 
 /** Batched matrix product (…, M, N) · (…, N, P), or with `transpose_b` (…, M, N) · (…, P, N)ᵀ, batch dimensions broadcast. */
 export function matmul(a: Tensor, b: Tensor, options: { transpose_b?: boolean } = {}): Tensor {
@@ -20,11 +21,11 @@ export function matmul(a: Tensor, b: Tensor, options: { transpose_b?: boolean } 
     );
   }
   const batch = broadcastShapes([a.shape.slice(0, -2), b.shape.slice(0, -2)], "matmul");
-  return withTemporaries((temporaries) => {
+  return tidy(() => {
     const device = placeOf([a, b], "matmul");
     const out = Tensor.empty(device, "float32", [...batch, m, p]);
-    const x = expandView(viewAs(a, "float32", device, temporaries), [...batch, m, n]);
-    const y = expandView(viewAs(b, "float32", device, temporaries), [...batch, ...b.shape.slice(-2)]);
+    const x = expandView(viewAs(a, "float32", device), [...batch, m, n]);
+    const y = expandView(viewAs(b, "float32", device), [...batch, ...b.shape.slice(-2)]);
     device.kernels.matmul(x, y, out.on(device), transpose_b);
     return out;
   });
@@ -44,26 +45,20 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
       } to [${x.shape}]: expected x (…, I), weight (O, I), bias (O)`,
     );
   }
-  return withTemporaries((temporaries) => {
+  return tidy(() => {
     const device = placeOf(bias === null ? [weight, x] : [weight, bias, x], "linear");
-    const rows = viewAs(rowsOf(x, inner!, temporaries), "float32", device, temporaries);
+    const rows = rowsOf(x, device);
     const out = Tensor.empty(device, "float32", [...x.shape.slice(0, -1), o!]);
-    const target = { ...out.on(device), shape: [rows.shape[0]!, o!], strides: [o!, 1] };
-    device.kernels.linear(
-      rows,
-      weight.on(device),
-      bias === null ? null : viewAs(bias, "float32", device, temporaries),
-      target,
-    );
+    const b = bias === null ? null : viewAs(bias, "float32", device);
+    device.kernels.linear(rows, weight.on(device), b, rowsOf(out, device));
     return out;
   });
 }
 
-/** `x` as (rows, columns): a view where outer strides merge, else a copy. */
-function rowsOf(x: Tensor, columns: number, temporaries: Tensor[]): Tensor {
-  const flat = reshape(x, [x.size / Math.max(columns, 1), columns]);
-  temporaries.push(flat);
-  return flat;
+/** `x` as (rows, columns) float32. */
+function rowsOf(x: Tensor, device: Device): View {
+  const columns = x.shape[x.shape.length - 1]!;
+  return reshapedView(x, [x.size / Math.max(columns, 1), columns], "float32", device);
 }
 
 /**
@@ -89,17 +84,11 @@ export function embedding(input_ids: Tensor, weight: Tensor): Tensor {
       }
     }
   }
-  return withTemporaries((temporaries) => {
+  return tidy(() => {
     const device = placeOf([weight, input_ids], "embedding");
-    const flat = reshape(input_ids, [input_ids.size]);
-    temporaries.push(flat);
-    const ids = viewAs(flat, "int32", device, temporaries);
+    const ids = reshapedView(input_ids, [input_ids.size], "int32", device);
     const out = Tensor.empty(device, "float32", [...input_ids.shape, e!]);
-    device.kernels.embedding(ids, weight.on(device), {
-      ...out.on(device),
-      shape: [input_ids.size, e!],
-      strides: [e!, 1],
-    });
+    device.kernels.embedding(ids, weight.on(device), rowsOf(out, device));
     return out;
   });
 }
@@ -119,16 +108,12 @@ export function rms_norm(
       }]: expected a weight of ${n} elements`,
     );
   }
-  return withTemporaries((temporaries) => {
+  return tidy(() => {
     const device = placeOf(weight === null ? [x] : [weight, x], "rms_norm");
-    const rows = viewAs(rowsOf(x, n, temporaries), "float32", device, temporaries);
+    const rows = rowsOf(x, device);
     const out = Tensor.empty(device, "float32", x.shape);
-    const w = weight === null ? null : viewAs(weight, "float32", device, temporaries);
-    device.kernels.rms_norm(rows, w, eps, unit_offset, {
-      ...out.on(device),
-      shape: rows.shape,
-      strides: [n, 1],
-    });
+    const w = weight === null ? null : viewAs(weight, "float32", device);
+    device.kernels.rms_norm(rows, w, eps, unit_offset, rowsOf(out, device));
     return out;
   });
 }
@@ -150,13 +135,13 @@ export function layer_norm(
       `Cannot normalise [${x.shape}] with weight [${weight.shape}]: expected a weight of ${n} elements`,
     );
   }
-  return withTemporaries((temporaries) => {
+  return tidy(() => {
     const device = placeOf(bias === null ? [weight, x] : [weight, bias, x], "layer_norm");
-    const rows = viewAs(rowsOf(x, n, temporaries), "float32", device, temporaries);
+    const rows = rowsOf(x, device);
     const out = Tensor.empty(device, "float32", x.shape);
-    const w = viewAs(weight, "float32", device, temporaries);
-    const b = bias === null ? null : viewAs(bias, "float32", device, temporaries);
-    device.kernels.layer_norm(rows, w, b, eps, { ...out.on(device), shape: rows.shape, strides: [n, 1] });
+    const w = viewAs(weight, "float32", device);
+    const b = bias === null ? null : viewAs(bias, "float32", device);
+    device.kernels.layer_norm(rows, w, b, eps, rowsOf(out, device));
     return out;
   });
 }

@@ -7,7 +7,7 @@ import { type DType, isFloat } from "../dtype.ts";
 import type { Device, View } from "../devices/device.ts";
 import { defaultDevice } from "../devices/mod.ts";
 import { InvalidArgument } from "../errors.ts";
-import { tidy } from "../scope.ts";
+import { contiguousStrides, reshapedStrides } from "../shape.ts";
 import { Tensor } from "../tensor.ts";
 
 /** A tensor, or a number standing for a rank-0 tensor. */
@@ -49,15 +49,13 @@ export function placeOf(tensors: readonly Tensor[], name: string): Device {
       );
     }
   }
-  for (const t of tensors) {
-    const home = t.storage.home;
-    if (home !== undefined && t.storage.host === null) return home;
+  let copied: Device | undefined;
+  for (const { storage } of tensors) {
+    const { home } = storage;
+    if (home !== undefined && storage.host === null) return home;
+    copied ??= home;
   }
-  for (const t of tensors) {
-    const home = t.storage.home;
-    if (home !== undefined) return home;
-  }
-  return defaultDevice(first.device);
+  return copied ?? defaultDevice(first.device);
 }
 
 /**
@@ -66,7 +64,8 @@ export function placeOf(tensors: readonly Tensor[], name: string): Device {
  * @throws {InvalidArgument} naming them all
  */
 export function broadcastShapes(shapes: readonly (readonly number[])[], name: string): number[] {
-  const rank = Math.max(...shapes.map((s) => s.length));
+  let rank = 0;
+  for (const shape of shapes) rank = Math.max(rank, shape.length);
   const out = new Array<number>(rank).fill(1);
   for (const shape of shapes) {
     for (let i = 0; i < shape.length; i++) {
@@ -89,8 +88,20 @@ export function broadcastShapes(shapes: readonly (readonly number[])[], name: st
 /** `view` broadcast to `shape` by strides of 0. */
 export function expandView(view: View, shape: readonly number[]): View {
   const lead = shape.length - view.shape.length;
-  const strides = shape.map((_, i) => i < lead || view.shape[i - lead] === 1 ? 0 : view.strides[i - lead]!);
-  return { ...view, shape, strides };
+  const strides = new Array<number>(shape.length).fill(0);
+  for (let i = lead; i < shape.length; i++) {
+    if (view.shape[i - lead] !== 1) strides[i] = view.strides[i - lead]!;
+  }
+  return reshaped(view, shape, strides);
+}
+
+/** The elements of `view` under another shape. */
+function reshaped(
+  { allocation, dtype, offset }: View,
+  shape: readonly number[],
+  strides: readonly number[],
+): View {
+  return { allocation, dtype, offset, shape, strides };
 }
 
 /** The type arithmetic happens in: int32 among integers, else float32. */
@@ -98,30 +109,25 @@ export function computeDType(tensors: readonly Tensor[]): "float32" | "int32" {
   return tensors.some((t) => isFloat(t.dtype)) ? "float32" : "int32";
 }
 
-/** A view of `t` on `device` in `dtype`, converted into a temporary when stored otherwise. Temporaries go to `temporaries`. */
-export function viewAs(t: Tensor, dtype: DType, device: Device, temporaries: Tensor[]): View {
+/** A view of `t` on `device` in `dtype`: where stored otherwise, of a converted copy in the active scope. */
+export function viewAs(t: Tensor, dtype: DType, device: Device): View {
   const view = t.on(device);
   if (t.dtype === dtype) return view;
   // Devices keep int64 as 32-bit integers, so this is a change of name only.
   if (t.dtype === "int64" && dtype === "int32") return { ...view, dtype };
-  const converted = Tensor.empty(device, dtype, t.shape);
-  temporaries.push(converted);
-  const out = converted.on(device);
+  const out = Tensor.empty(device, dtype, t.shape).on(device);
   device.kernels.unary("copy", t.dtype === "int64" ? { ...view, dtype: "int32" } : view, out);
   return out;
 }
 
-/**
- * Runs `record` with a list for temporaries and disposes them when it returns; when it throws, for want of memory or
- * because a value does not fit the device, results made so far are disposed, too.
- */
-export function withTemporaries<T>(record: (temporaries: Tensor[]) => T): T {
-  const temporaries: Tensor[] = [];
-  try {
-    return tidy(() => record(temporaries));
-  } finally {
-    for (const t of temporaries) t[Symbol.dispose]();
-  }
+/** As {@linkcode viewAs} under another shape of as many elements: where strides do not allow it, of a packed copy. */
+export function reshapedView(t: Tensor, shape: readonly number[], dtype: DType, device: Device): View {
+  const view = viewAs(t, dtype, device);
+  const strides = reshapedStrides(view, shape);
+  if (strides !== null) return reshaped(view, shape, strides);
+  const packed = Tensor.empty(device, dtype, t.shape).on(device);
+  device.kernels.unary("copy", view, packed);
+  return reshaped(packed, shape, contiguousStrides(shape));
 }
 
 /**

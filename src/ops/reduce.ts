@@ -1,7 +1,8 @@
 /** Reductions and softmax. @module */
 import { InvalidArgument } from "../errors.ts";
+import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
-import { placeOf, resolveDim, viewAs, withTemporaries } from "./place.ts";
+import { placeOf, reshapedView, resolveDim, viewAs } from "./place.ts";
 import { reshape, transpose } from "./shape.ts";
 
 /** Options of a reduction. */
@@ -14,9 +15,9 @@ export interface ReduceOptions {
 
 function reduce(op: "sum" | "max" | "mean", x: Tensor, options: ReduceOptions): Tensor {
   const { dim, keepdim = false } = options;
-  return withTemporaries((temporaries) => {
+  return tidy(() => {
     let source = x;
-    if (dim === undefined) temporaries.push(source = reshape(x, [x.size]));
+    if (dim === undefined) source = reshape(x, [x.size]);
     const rank = source.shape.length;
     const d = resolveDim(dim ?? 0, rank, op);
     if (op === "max" && source.shape[d] === 0) {
@@ -24,20 +25,17 @@ function reduce(op: "sum" | "max" | "mean", x: Tensor, options: ReduceOptions): 
         `Cannot take the max of a tensor of shape [${x.shape}]: there is nothing to compare`,
       );
     }
-    if (d !== rank - 1) temporaries.push(source = transpose(source, d, rank - 1));
+    if (d !== rank - 1) source = transpose(source, d, rank - 1);
     const device = placeOf([source], op);
-    const view = viewAs(source, "float32", device, temporaries);
+    const view = viewAs(source, "float32", device);
     const shape = source.shape.slice(0, -1);
     const out = Tensor.empty(device, "float32", shape);
     device.kernels.reduce(op, view, out.on(device));
     if (d === rank - 1 && !keepdim) return out;
-    temporaries.push(out);
     if (dim === undefined) return reshape(out, keepdim ? x.shape.map(() => 1) : []);
     // `source` had dimensions d and last swapped: put the old last dimension back in its place.
     const wide = reshape(out, [...shape, 1]);
-    temporaries.push(wide);
     const placed = d === rank - 1 ? wide : transpose(wide, d, rank - 1);
-    if (placed !== wide) temporaries.push(placed);
     return reshape(placed, keepdim ? placed.shape : placed.shape.filter((_, i) => i !== d));
   });
 }
@@ -65,37 +63,38 @@ export function softmax(
 ): Tensor | [Tensor, Tensor] {
   const rank = x.shape.length;
   const d = resolveDim(options.dim ?? -1, rank, "softmax");
-  return withTemporaries((temporaries) => {
+  return tidy(() => {
     let source = x;
-    if (d !== rank - 1) temporaries.push(source = transpose(x, d, rank - 1));
+    if (d !== rank - 1) source = transpose(x, d, rank - 1);
     const device = placeOf([source], "softmax");
-    const view = viewAs(source, "float32", device, temporaries);
+    const view = viewAs(source, "float32", device);
     const out = Tensor.empty(device, "float32", source.shape);
     const lse = options.return_lse === true
       ? Tensor.empty(device, "float32", source.shape.slice(0, -1))
       : null;
     device.kernels.softmax(view, out.on(device), lse?.on(device) ?? null);
     if (d === rank - 1) return lse === null ? out : [out, lse];
-    temporaries.push(out);
     const back = transpose(out, d, rank - 1);
     if (lse === null) return back;
-    temporaries.push(lse);
     const wide = reshape(lse, [...lse.shape, 1]);
     const placed = transpose(wide, d, rank - 1);
-    temporaries.push(wide, placed);
     return [back, reshape(placed, placed.shape.filter((_, i) => i !== d))];
   });
 }
 
 /** Index of the largest element along the last dimension, the first on ties, as int32. */
 export function argmax(x: Tensor): Tensor {
-  return withTemporaries((temporaries) => {
-    const rows = reshape(x, [-1, x.shape[x.shape.length - 1] ?? 1]);
-    temporaries.push(rows);
-    const device = placeOf([rows], "argmax");
-    const out = Tensor.empty(device, "int32", [rows.shape[0]!]);
-    device.kernels.argmax(viewAs(rows, "float32", device, temporaries), out.on(device));
-    temporaries.push(out);
-    return reshape(out, x.shape.slice(0, -1));
+  return tidy(() => {
+    const columns = x.shape[x.shape.length - 1] ?? 1;
+    if (columns === 0) {
+      throw new InvalidArgument(
+        `Cannot take the argmax of a tensor of shape [${x.shape}]: there is nothing to compare`,
+      );
+    }
+    const device = placeOf([x], "argmax");
+    const rows = reshapedView(x, [x.size / columns, columns], "float32", device);
+    const out = Tensor.empty(device, "int32", x.shape.slice(0, -1));
+    device.kernels.argmax(rows, { ...out.on(device), shape: [rows.shape[0]!], strides: [1] });
+    return out;
   });
 }

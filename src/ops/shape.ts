@@ -1,6 +1,6 @@
 /** Operations on shapes. They return views where strides allow it and copies where not. @module */
 import { InvalidArgument } from "../errors.ts";
-import { checkShape, sizeOf } from "../shape.ts";
+import { checkShape, reshapedStrides, sizeOf } from "../shape.ts";
 import { Tensor } from "../tensor.ts";
 import { placeOf, resolveDim } from "./place.ts";
 
@@ -15,48 +15,10 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
     );
   }
   const checked = checkShape(full);
-  const strides = splitStrides(x, checked);
+  const strides = reshapedStrides(x, checked);
   if (strides !== null) return x.view(checked, strides);
   using packed = x.contiguous();
-  return packed.view(checked, splitStrides(packed, checked)!);
-}
-
-/** Strides that give `x` the shape without a copy, or null. */
-function splitStrides(x: Tensor, shape: readonly number[]): number[] | null {
-  const strides = new Array<number>(shape.length).fill(1);
-  if (x.size === 0) return strides;
-  // Walk both shapes from the right in groups of equal size; inside a group the old dimensions must be mergeable.
-  let i = x.shape.length - 1;
-  let j = shape.length - 1;
-  while (j >= 0) {
-    if (shape[j] === 1) {
-      strides[j] = 1;
-      j--;
-      continue;
-    }
-    while (i >= 0 && x.shape[i] === 1) i--;
-    if (i < 0) return null;
-    let available = x.shape[i]!;
-    let step = x.strides[i]!;
-    let taken = 1;
-    while (true) {
-      strides[j] = step * taken;
-      taken *= shape[j]!;
-      j--;
-      while (taken > available) {
-        i--;
-        if (i < 0) return null;
-        if (x.shape[i] === 1) continue;
-        if (x.strides[i] !== step * available) return null;
-        available *= x.shape[i]!;
-      }
-      if (taken === available) break;
-      if (available % taken !== 0 || j < 0) return null;
-    }
-    step = 1;
-    i--;
-  }
-  return strides;
+  return packed.view(checked, reshapedStrides(packed, checked)!);
 }
 
 /** Reorders dimensions. A copy only when the last dimension moves. */

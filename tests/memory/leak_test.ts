@@ -59,6 +59,12 @@ for (const { name: device, skip } of DEVICES) {
   });
 }
 
+Deno.test("tensors that nobody disposes are given back once they are collected", async () => {
+  const [before, after] = await run("dropped_run.ts", ["--v8-flags=--expose-gc"], []);
+  assert(before!["live"]! > 0);
+  assertEquals(after, { live: 0 });
+});
+
 Deno.test("20 loads of a model of 800 MB need little more memory than one", async () => {
   const folder = await Deno.makeTempDir({ prefix: "large_llama_" });
   try {
