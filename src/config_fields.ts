@@ -51,6 +51,11 @@ export class Fields {
     return value !== undefined && value !== null;
   }
 
+  /** Whether there are no fields at all. */
+  get is_empty(): boolean {
+    return Object.keys(this.#record).length === 0;
+  }
+
   /**
    * A finite number.
    *

@@ -103,7 +103,7 @@ export interface Blueprint {
  * The model of a task, with its attention implementation chosen and written into `config`; `what` is what messages
  * call the model.
  *
- * @throws {InvalidArgument | ModelFileError} for an unknown model type, implementation or sub-config
+ * @throws {InvalidArgument | ModelFileError} for an unknown model type, implementation or sub-config, or quantised weights
  */
 export function blueprintOf(
   task: Task,
@@ -112,12 +112,24 @@ export function blueprintOf(
   what: string,
 ): Blueprint {
   const { architecture, build } = modelFor(task, config, what);
+  refuseQuantized(config);
   const requested = attn_implementation ?? config._attn_implementation;
   applyImplementation(config, requested);
   const why = requested === null
     ? "default: nothing was requested"
     : `attn_implementation=${JSON.stringify(requested)}`;
   return { architecture, build, config, why };
+}
+
+/** @throws {InvalidArgument | ModelFileError} for a checkpoint whose weights stand for others, which nothing here unpacks */
+function refuseQuantized({ read, sub_configs }: PretrainedConfig): void {
+  if (read.has("quantization_config")) {
+    throw read.refuse(
+      "quantization_config",
+      "none, as the weights of quantised checkpoints cannot be read; use the checkpoint they were made from",
+    );
+  }
+  for (const part of Object.values(sub_configs)) refuseQuantized(part);
 }
 
 /**

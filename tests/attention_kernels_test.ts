@@ -47,8 +47,21 @@ const randomCase: fc.Arbitrary<AttentionCase> = fc.record({
     }),
     { nil: null },
   ),
+  blocks: fc.option(
+    fc.record({
+      size: fc.tuple(fc.integer({ min: 1, max: 140 }), fc.integer({ min: 1, max: 140 })),
+      stored: fc.constantFrom<NonNullable<NonNullable<AttentionCase["blocks"]>["stored"]>>(
+        [1, 1],
+        ["B", 1],
+        [1, "H"],
+        ["B", "H"],
+      ),
+      masked_rows: fc.subarray([0, 1, 5, 64]),
+    }),
+    { nil: null },
+  ),
   name: fc.string({ minLength: 4, maxLength: 4 }),
-}).map(({ groups, pads, mask, ...row }) => ({
+}).map(({ groups, pads, mask, blocks, ...row }) => ({
   ...row,
   H: row.Hkv * groups,
   ...(pads === null ? {} : {
@@ -58,6 +71,7 @@ const randomCase: fc.Arbitrary<AttentionCase> = fc.record({
     },
   }),
   ...(mask === null ? {} : { mask }),
+  ...(blocks === null || row.K === 0 ? {} : { blocks }),
 }));
 
 for (const on of await testDevices({ every_build: true })) {

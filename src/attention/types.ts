@@ -57,6 +57,10 @@ export interface AttentionKwargs {
  * An attention function, as the registry holds it. Query (B, H, Q, D), key (B, Hkv, K, D), value (B, Hkv, K, Dv);
  * the key/value cache is already updated, so K includes the past. Inputs belong to the caller and the results to
  * the caller too; tensors made on the way are disposed for a synchronous function.
+ *
+ * A function must not wait for a forward, `generate`, a move or the disposal of the model that calls it: these wait for
+ * that model's turn, which ends with the forward the function is part of. An abort of that forward ends the waiting for a
+ * function; what it returns later is disposed.
  */
 export type AttentionFunction = (
   module: AttentionModule,

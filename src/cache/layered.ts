@@ -17,6 +17,7 @@ export abstract class LayeredCache implements Cache {
   readonly #make: (window: number | null) => CacheLayer;
   readonly #windows: LayerWindows;
   #layers: CacheLayer[];
+  #disposed = false;
 
   /**
    * A cache of layers that keep `windows`; where these do not say how many there are, layers are added as they come.
@@ -31,6 +32,11 @@ export abstract class LayeredCache implements Cache {
 
   get #every(): number | null {
     return this.#windows.every;
+  }
+
+  /** @throws {InvalidArgument} once the cache was disposed */
+  #assertAlive(): void {
+    if (this.#disposed) throw new InvalidArgument("Cannot use a cache after it was disposed");
   }
 
   /** Whether the number of layers is known. */
@@ -55,6 +61,7 @@ export abstract class LayeredCache implements Cache {
    * @throws {InvalidArgument} for a layer that is not there, or states that fit neither each other nor the cache
    */
   update(key_states: Tensor, value_states: Tensor, layer_idx: number): [Tensor, Tensor] {
+    this.#assertAlive();
     const most = this.#fixed ? this.#layers.length - 1 : Infinity;
     if (!Number.isInteger(layer_idx) || layer_idx < 0 || layer_idx > most) {
       const expected = this.#fixed ? `0…${most}` : "an integer ≥ 0";
@@ -66,6 +73,7 @@ export abstract class LayeredCache implements Cache {
 
   /** Number of keys attention will see after `query_length` new tokens, and the absolute position of the first. */
   get_mask_sizes(query_length: number, layer_idx = 0): [kv_length: number, kv_offset: number] {
+    this.#assertAlive();
     return (this.#layers[layer_idx] ?? this.#make(this.#every)).get_mask_sizes(query_length);
   }
 
@@ -76,6 +84,7 @@ export abstract class LayeredCache implements Cache {
 
   /** Tokens seen so far, also those a window has passed. */
   get_seq_length(layer_idx = 0): number {
+    this.#assertAlive();
     return this.#layers[layer_idx]?.seen ?? 0;
   }
 
@@ -88,10 +97,12 @@ export abstract class LayeredCache implements Cache {
     if (device !== "wasm" && device !== "webgpu") {
       throw new InvalidArgument(`Cannot move a cache to "${String(device)}": expected wasm or webgpu`);
     }
+    this.#assertAlive();
     const moved: (States | null)[] = [];
     const layers = [...this.#layers];
     try {
       for (const layer of layers) moved.push(await layer.moved(device));
+      this.#assertAlive();
     } catch (error) {
       dispose(moved);
       throw error;
@@ -109,6 +120,7 @@ export abstract class LayeredCache implements Cache {
    * @throws {InvalidArgument} for n > 0, or where a window has moved on; nothing has changed then
    */
   crop(n: number): void {
+    this.#assertAlive();
     if (!Number.isInteger(n) || n > 0) {
       throw new InvalidArgument(
         `Cannot crop a cache by ${n}: expected −(number of last tokens to remove), an integer ≤ 0`,
@@ -124,8 +136,9 @@ export abstract class LayeredCache implements Cache {
     for (const layer of this.#layers) layer.crop(-n);
   }
 
-  /** Forgets everything. */
+  /** Forgets everything; the cache can then be filled anew. */
   reset(): void {
+    this.#assertAlive();
     for (const layer of this.#layers) layer.reset();
   }
 
@@ -135,6 +148,7 @@ export abstract class LayeredCache implements Cache {
    * @throws {InvalidArgument} for indices that are not there; nothing has changed then
    */
   reorder_cache(beam_idx: Tensor): void {
+    this.#assertAlive();
     if (!(beam_idx instanceof Tensor) || beam_idx.shape.length !== 1 || beam_idx.size === 0) {
       const got = beam_idx instanceof Tensor ? `a tensor of shape [${beam_idx.shape}]` : typeof beam_idx;
       throw new InvalidArgument(`Cannot reorder a cache by ${got}: expected row numbers (B)`);
@@ -161,7 +175,8 @@ export abstract class LayeredCache implements Cache {
         if (saved === null) {
           throw new InvalidArgument("Cannot restore a cache from a snapshot after it was disposed");
         }
-        this.loadLayers(saved);
+        // A forward whose cache was disposed meanwhile has nothing to go back to.
+        if (!this.#disposed) this.loadLayers(saved);
       },
       [Symbol.dispose]: () => {
         dispose((saved ?? []).map((state) => state.states));
@@ -176,6 +191,7 @@ export abstract class LayeredCache implements Cache {
    * @internal
    */
   saveLayers(): LayerState[] {
+    this.#assertAlive();
     return this.#layers.map((layer) => layer.save());
   }
 
@@ -209,8 +225,9 @@ export abstract class LayeredCache implements Cache {
     return (this.#layers[layer_idx] ?? this.#make(this.#every)).filled(seen);
   }
 
-  /** Gives all states back; the cache is empty then. */
+  /** Gives all states back; the cache cannot be used then. {@linkcode LayeredCache.reset} is for using it anew. */
   [Symbol.dispose](): void {
+    this.#disposed = true;
     for (const layer of this.#layers) layer[Symbol.dispose]();
     if (!this.#fixed) this.#layers = [];
   }

@@ -12,8 +12,10 @@ import { heatmapsToSvg } from "../draw/svg.ts";
 import { heatmapsToText, type TerminalStyle } from "../draw/terminal.ts";
 import { attention_weights, type HeadChoice, type WeightMatrix, type Weights } from "../inspect/weights.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { type Io, readAll } from "./io.ts";
+import type { Io } from "./io.ts";
 import { loadModel, type ModelOptions, number, withModel } from "./model.ts";
+import { checkOutputs, writeOutput } from "./output.ts";
+import { promptOf } from "./prompt.ts";
 
 /** Options of the command. */
 interface AttentionOptions extends ModelOptions {
@@ -74,7 +76,8 @@ async function run(
   given: string | undefined,
   options: AttentionOptions,
 ): Promise<void> {
-  const prompt = given === undefined || given === "-" ? await readAll(io) : given;
+  await checkOutputs(options.png, options.svg);
+  const prompt = await promptOf(io, given);
   await using loaded = await loadModel(io, name, options);
   const { model, tokenizer } = loaded;
   const { layer, head, newTokens: new_tokens } = options;
@@ -93,9 +96,9 @@ async function run(
   const scale = options.log === true ? "log" : "linear";
   if (options.png !== undefined) {
     const { width, height, data } = heatmapsToPixels(maps, columns, scale);
-    await Deno.writeFile(options.png, encode({ width, height, data, channels: 3 }));
+    await writeOutput(options.png, encode({ width, height, data, channels: 3 }));
   }
-  if (options.svg !== undefined) await Deno.writeTextFile(options.svg, heatmapsToSvg(maps, columns, scale));
+  if (options.svg !== undefined) await writeOutput(options.svg, heatmapsToSvg(maps, columns, scale));
   if (options.json === true) {
     io.print(JSON.stringify({
       model: name,

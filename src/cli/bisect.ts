@@ -13,10 +13,12 @@ import { tokenLabel } from "../draw/label.ts";
 import { heatmapsToPixels } from "../draw/raster.ts";
 import { bisect_attention } from "../inspect/bisect.ts";
 import type { AttentionBisection } from "../inspect/bisect_types.ts";
-import type { MaskWindow } from "../inspect/mask_at.ts";
-import { bisectionText } from "./bisect_text.ts";
+import type { ReceivedMask } from "../inspect/mask_at.ts";
+import { bisectionText, receivedText } from "./bisect_text.ts";
 import { dim, Finished, type Io } from "./io.ts";
 import { implementation, loadModel, type ModelOptions, number, withSource } from "./model.ts";
+import { checkOutputs, writeOutput } from "./output.ts";
+import { promptOf } from "./prompt.ts";
 
 /** Exit code of a divergence: neither agreement nor a failure to compare. */
 const DIVERGED = 3;
@@ -48,7 +50,7 @@ export function bisectCommand(io: Io): Command {
     .option("--b <name>", "attention implementation of side b (default: the model's)", implementation)
     .addOption(device("a"))
     .addOption(device("b"))
-    .option("-p, --prompt <text>", "the text to run", PROMPT)
+    .option("-p, --prompt <text>", "the text to run, - is stdin", PROMPT)
     .option(
       "-n, --new-tokens <n>",
       "greedy tokens after it; side a chooses them for both (default: 4)",
@@ -87,13 +89,15 @@ export function bisectCommand(io: Io): Command {
 
 async function run(io: Io, name: string, options: BisectFlags): Promise<void> {
   const { a, b, deviceA, deviceB, newTokens, signal = io.signal } = { ...options, signal: io.signal };
+  await checkOutputs(options.png);
+  const prompt = await promptOf(io, options.prompt);
   // The names are checked, and switched to, by the comparison.
   await using first = await loadModel(io, name, { ...options, device: deviceA });
   await using second = deviceA === deviceB
     ? null
     : await loadModel(io, name, { ...options, device: deviceB });
   const { tokenizer } = first;
-  const { input_ids, attention_mask } = tokenizer(options.prompt);
+  const { input_ids, attention_mask } = tokenizer(prompt);
   using ids = input_ids;
   using _all = attention_mask;
   const tolerance = toleranceOf(options);
@@ -114,7 +118,7 @@ async function run(io: Io, name: string, options: BisectFlags): Promise<void> {
   const label = (id: number) => tokenLabel(tokenizer.decode([id]), id);
   if (options.png !== undefined) {
     const { width, height, data } = heatmapsToPixels(panels(found, label));
-    await Deno.writeFile(options.png, encode({ width, height, data, channels: 3 }));
+    await writeOutput(options.png, encode({ width, height, data, channels: 3 }));
   }
   if (options.json === true) {
     // JSON has no word for numbers that are none.
@@ -142,23 +146,25 @@ function progress(io: Io): { say(text: string): void; clear(): void } & Disposab
   };
 }
 
-/** The profile, and where the sides differ their masks, whose visible keys have the first colour. */
-function panels(found: AttentionBisection, label: (id: number) => string): Heatmap[] {
+/** The profile, and where the sides differ their masks: said as in the text, visible keys in the first colour. */
+export function panels(found: AttentionBisection, label: (id: number) => string): Heatmap[] {
   const { divergence: at } = found;
   const masks = at === null ? [] : [["a", at.mask_a], ["b", at.mask_b]] as const;
   return [
     profile(found, label),
-    ...masks.flatMap(([side, { window }]) => window === null ? [] : [maskMap(side, window, at!.position)]),
+    ...masks.map(([side, received]) => maskMap(side, received, at!.position)),
   ];
 }
 
-function maskMap(side: string, { visible, q_offset, kv_offset }: MaskWindow, position: number): Heatmap {
+/** A mask that only its receiver can read has no cells. */
+function maskMap(side: string, received: ReceivedMask, position: number): Heatmap {
+  const { visible, q_offset, kv_offset } = received.window ?? { visible: [], q_offset: 0, kv_offset: 0 };
   const cells = visible.flat();
   const labels = visible.map((_, q) => `${q + q_offset === position ? "here " : ""}${q + q_offset}`);
   return {
-    title: `mask ${side} received`,
+    title: receivedText(side, received),
     rows: axis(labels, q_offset),
-    columns: axis(visible[0]!.map((_, kv) => `${kv + kv_offset}`), kv_offset),
+    columns: axis((visible[0] ?? []).map((_, kv) => `${kv + kv_offset}`), kv_offset),
     values: new Float64Array(cells.length),
     hidden: Uint8Array.from(cells, (seen) => seen ? 0 : 1),
   };

@@ -98,10 +98,15 @@ function outputs({ steps }: AttentionBisection, label: (id: number) => string): 
   return [`${logits}; new token ${odd + 1} differs: a ${label(a[row]!)}, b ${label(b[row]!)}`];
 }
 
+/** What a side was given as its mask, for a line above the drawing. */
+export function receivedText(side: string, { words, drawing }: ReceivedMask): string {
+  return `${side} received ${words}${drawing === null ? " (only its receiver can read it)" : ""}`;
+}
+
 function masks({ mask_a, mask_b }: AttentionDivergence): string[] {
-  const one = (side: string, { words, drawing }: ReceivedMask) => [
-    `${side} received ${words}`,
-    drawing ?? "  (only its receiver can read it)",
+  const one = (side: string, received: ReceivedMask) => [
+    receivedText(side, received),
+    ...(received.drawing === null ? [] : [received.drawing]),
   ];
   const same = mask_a.drawing === mask_b.drawing && mask_a.drawing !== null;
   const visible = (mine: ReceivedMask, other: ReceivedMask) =>
@@ -109,7 +114,7 @@ function masks({ mask_a, mask_b }: AttentionDivergence): string[] {
   const only = [["a", visible(mask_a, mask_b)], ["b", visible(mask_b, mask_a)]] as const;
   return [
     ...(same
-      ? [`a received ${mask_a.words}`, ...one("b", mask_b)]
+      ? [receivedText("a", mask_a), ...one("b", mask_b)]
       : [...one("a", mask_a), "", ...one("b", mask_b)]),
     ...only.flatMap(([side, keys]) =>
       keys.length === 0

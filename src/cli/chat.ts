@@ -10,7 +10,7 @@ import { Tensor } from "../tensor.ts";
 import { TextStreamer } from "../text/streamer.ts";
 import { actionOf, type ChatState } from "./chat_actions.ts";
 import { Conversation } from "./conversation.ts";
-import { dim, Interrupted, type Io, isExpected } from "./io.ts";
+import { dim, Finished, Interrupted, type Io, isExpected } from "./io.ts";
 import { type Loaded, loadModel, type ModelOptions, withModel } from "./model.ts";
 import { Recording, type Stats, statsLine } from "./recording.ts";
 import { samplingOf, withSampling } from "./sampling.ts";
@@ -30,14 +30,15 @@ const MAX_NEW_TOKENS = 256;
 export function chatCommand(io: Io): Command {
   const command = withModel(new Command("chat"))
     .description("Talk with a model, line by line; /help lists what else a line can say.");
-  return withSampling(command)
+  return withSampling(command, "one")
     .option("--system <text>", "what the conversation begins with")
     .option("--plain", "join turns as plain text, without the model's chat template")
     .option("--json", "print one JSON object a line instead of text")
     .addHelpText(
       "after",
       "\nLines that begin with / are commands. On a terminal they also work while an answer is written, and\n" +
-        "Ctrl-C stops an answer. Lines that are piped in are taken one after the other.\n" +
+        "Ctrl-C stops an answer. Lines that are piped in are taken one after the other;\n" +
+        "the exit code is 1 where one of them failed.\n" +
         "\nExamples:\n" +
         '  printf "In the beginning\\n/swap eager\\nAnd God said\\n" | deno task attune chat tests/models/demo --max-new-tokens 8\n' +
         '  echo "And" | deno task attune chat tests/models/demo --plain --sample --seed 7 --max-new-tokens 8 --json',
@@ -75,6 +76,7 @@ class Chat implements ChatState, Disposable {
   readonly #left = Promise.withResolvers<null>();
   #isLeft = false;
   #interrupted = false;
+  #failed = false;
 
   constructor(io: Io, loaded: Loaded, options: ChatFlags) {
     this.model = loaded.model;
@@ -110,7 +112,7 @@ class Chat implements ChatState, Disposable {
     this.#left.resolve(null);
   }
 
-  /** Until there are no more lines, /exit or Ctrl-C. */
+  /** Until there are no more lines, /exit or Ctrl-C. A script of which a line failed has failed, after all its lines. */
   async run(): Promise<void> {
     using _ = this.#io.onInterrupt(() => this.#interrupt());
     while (!this.#isLeft) {
@@ -119,6 +121,7 @@ class Chat implements ChatState, Disposable {
       await this.#take(line);
     }
     if (this.#interrupted) throw new Interrupted();
+    if (this.#failed && !this.#io.terminal.stdin) throw new Finished(1);
   }
 
   /** Stops the answer; where there is none, or it is being stopped already, leaves. */
@@ -157,6 +160,7 @@ class Chat implements ChatState, Disposable {
       if (!(error instanceof Error) || !isExpected(error) || error instanceof Deno.errors.BrokenPipe) {
         throw error;
       }
+      this.#failed = true;
       this.say("error", error.message);
     }
   }
@@ -173,7 +177,8 @@ class Chat implements ChatState, Disposable {
   async #listen(answer: Promise<void>): Promise<void> {
     const done = answer.then(() => null, () => null);
     for (;;) {
-      const next = await Promise.race([done, this.#ahead()]);
+      // Where no more can be read, whoever asks for the next line is told.
+      const next = await Promise.race([done, this.#ahead().catch(() => null)]);
       if (next === null || next.done === true) return;
       this.#next = null;
       if (next.value.startsWith("/") && isLive(next.value)) await this.#take(next.value);
@@ -220,6 +225,9 @@ class Chat implements ChatState, Disposable {
       using _ = await this.session.generate({
         input_ids,
         ...Object.fromEntries(this.sampling),
+        // Whatever the model's own configuration says, an answer is one text.
+        num_beams: 1,
+        num_return_sequences: 1,
         tokenizer: this.#loaded.tokenizer,
         streamer: recording,
         signal,

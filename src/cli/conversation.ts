@@ -5,6 +5,7 @@
  */
 import { InvalidArgument } from "../errors.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
+import { writeOutput } from "./output.ts";
 
 /** Who says something. */
 const ROLES = ["system", "user", "assistant"] as const;
@@ -70,9 +71,9 @@ export class Conversation {
     return this.#tokenizer.encode(text, { add_special_tokens: false });
   }
 
-  /** Writes the turns as JSON. */
+  /** Writes the turns as JSON. @throws {InvalidArgument} for a file that cannot be written */
   async save(file: string): Promise<void> {
-    await Deno.writeTextFile(file, `${JSON.stringify(this.#messages, null, 2)}\n`);
+    await writeOutput(file, `${JSON.stringify(this.#messages, null, 2)}\n`);
   }
 
   /**

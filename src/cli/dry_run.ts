@@ -20,8 +20,8 @@ import { taskOf } from "./model.ts";
 /** Longest prompt that is run to count the memory of work: some masks grow with its square, also on the host. */
 const LONGEST_PROMPT = 1024;
 
-/** Types caches could keep keys and values in, and their bytes a number. */
-const CACHE_TYPES = { float32: 4, float16: 2, int8: 1 } as const;
+/** The type caches keep keys and values in, and its bytes a number. */
+const CACHE_TYPES = { float32: 4 } as const;
 
 /** One attention layer. */
 export interface LayerRow extends Omit<AttentionReportRow, "device"> {
@@ -43,13 +43,12 @@ export interface MemoryPlan {
   /** Tokens of the context the plan is for. */
   readonly context: number;
   readonly weights: number;
-  /** Of keys and values: by one more token at first, and at the context's length, by type. */
+  /** Of keys and values: by one more token at first, and at the context's length, by the type they are kept in. */
   readonly cache_per_token: Readonly<Record<keyof typeof CACHE_TYPES, number>>;
   readonly cache: Readonly<Record<keyof typeof CACHE_TYPES, number>>;
   /** Beside weights and cache, for a prompt of `prompt` tokens. */
   readonly work: number;
   readonly prompt: number;
-  /** With a cache in float32, which is what caches hold. */
   readonly total: number;
   /** Most bytes of an engine. */
   readonly maximum: number;
@@ -104,8 +103,6 @@ export async function dryRun(
   const maximum = settings.max_memory;
   const byType = (tokens: number) => ({
     float32: cacheBytes(layers, CACHE_TYPES.float32, tokens),
-    float16: cacheBytes(layers, CACHE_TYPES.float16, tokens),
-    int8: cacheBytes(layers, CACHE_TYPES.int8, tokens),
   });
   const need = (tokens: number) => weightBytes + work + cacheBytes(layers, CACHE_TYPES.float32, tokens);
   return {

@@ -6,9 +6,11 @@
 import { Command, InvalidArgumentError } from "npm:commander@14.0.3";
 import type { AttnImplementation } from "../config.ts";
 import { InvalidArgument } from "../errors.ts";
+import { applyImplementation } from "../models/plans.ts";
 import { TextStreamer } from "../text/streamer.ts";
-import { type Io, readAll } from "./io.ts";
+import type { Io } from "./io.ts";
 import { implementation, type Loaded, loadModel, type ModelOptions, withModel } from "./model.ts";
+import { promptOf } from "./prompt.ts";
 import { Recording, statsLine } from "./recording.ts";
 import { samplingOf, withSampling } from "./sampling.ts";
 
@@ -32,7 +34,7 @@ export function generateCommand(io: Io): Command {
   const command = withModel(new Command("generate"))
     .description("Continue a text, written as it comes.")
     .argument("[prompt]", "the text to continue; without it, or as -, it is read from stdin");
-  return withSampling(command)
+  return withSampling(command, "several")
     .option("--swap-at <n=name>", "after n new tokens, compute attention with <name> (repeatable)", swap)
     .option("--echo", "write the prompt before its continuation")
     .option("--stats", "say how fast it was, on stderr")
@@ -50,10 +52,12 @@ export function generateCommand(io: Io): Command {
 }
 
 async function run(io: Io, name: string, given: string | undefined, options: GenerateFlags): Promise<void> {
-  const prompt = given === undefined || given === "-" ? await readAll(io) : given;
-  if (prompt === "") throw new InvalidArgument("Cannot continue an empty prompt: expected some text");
+  const prompt = await promptOf(io, given);
   await using loaded = await loadModel(io, name, options);
   const { model, tokenizer } = loaded;
+  const { swapAt = [] } = options;
+  // On a copy, so that a name nobody knows is refused before anything is written.
+  for (const { to } of swapAt) applyImplementation(model.config.clone(), to);
   const sampling = samplingOf(options);
   const { input_ids, attention_mask } = tokenizer(prompt);
   using ids = input_ids;
@@ -62,14 +66,14 @@ async function run(io: Io, name: string, given: string | undefined, options: Gen
   const count = (name: "num_beams" | "num_return_sequences") =>
     Number(sampling[name] ?? model.generation_config[name] ?? 1);
   const beams = count("num_beams") > 1;
-  if (beams && options.swapAt !== undefined) {
+  if (beams && swapAt.length > 0) {
     throw new InvalidArgument("Cannot swap after some tokens with num_beams: they are decided at the end");
   }
   // Several rows cannot be written as they come.
   const streams = options.json !== true && !beams && count("num_return_sequences") === 1;
   const text = streams ? new TextStreamer(tokenizer, { write: io.write }) : null;
   const recording = new Recording(model, text, async (step) => {
-    for (const { after, to } of options.swapAt ?? []) {
+    for (const { after, to } of swapAt) {
       if (after === step) await model.set_attn_implementation(to);
     }
   });
@@ -90,6 +94,15 @@ async function run(io: Io, name: string, given: string | undefined, options: Gen
     if (rows !== null || io.signal.aborted) {
       report(io, options, loaded, { name, prompt, prompt_tokens, recording, streams, rows });
     }
+  }
+  const written = recording.steps.length;
+  for (const { after, to } of swapAt) {
+    if (after < written) continue;
+    io.note(
+      `Nothing was computed with ${
+        shown(to)
+      }: --swap-at ${after}, and the text ended after ${written} tokens`,
+    );
   }
 }
 
@@ -141,6 +154,14 @@ function report(io: Io, options: GenerateFlags, { model, tokenizer }: Loaded, ou
   if (options.stats !== true) return;
   io.note(statsLine(stats));
   io.note(`${recording.legs} on ${model.device}, ${(model.num_parameters / 1e6).toFixed(1)} M parameters`);
+}
+
+/** An implementation as it is written in an option. */
+function shown(to: AttnImplementation): string {
+  const name = (part: string, of: AttnImplementation) => part === "" ? `${of}` : `${part}=${of}`;
+  return typeof to === "object" && to !== null
+    ? Object.entries(to).map(([part, of]) => name(part, of)).join(", ")
+    : `${to}`;
 }
 
 function swap(text: string, before: readonly Swap[] = []): readonly Swap[] {

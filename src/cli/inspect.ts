@@ -13,6 +13,7 @@ import { MAX_TOKENIZER_BYTES, type ModelFiles } from "../hub/files.ts";
 import type { Weights } from "../hub/safetensors.ts";
 import { openFiles } from "../hub/open.ts";
 import { openWeights } from "../hub/weights.ts";
+import { applyImplementation } from "../models/plans.ts";
 import { drawn } from "./inspect_text.ts";
 import { type DryRun, dryRun } from "./dry_run.ts";
 import type { Io } from "./io.ts";
@@ -93,6 +94,8 @@ async function inspect(io: Io, name: string, options: InspectFlags): Promise<Ins
   const source = { ...sourceOf(io, options), progress_callback: bar.show };
   const files = await openFiles(name, source);
   const config = await AutoConfig.from_pretrained(name, source);
+  // What was asked for is wrong then, not the model.
+  if (options.attn !== undefined) applyImplementation(config.clone(), options.attn);
   using weights = await openWeights(files, { signal: io.signal, headers_only: true });
   let run: DryRun | null = null;
   let problem: string | null = null;

@@ -4,7 +4,7 @@
  * @module
  */
 import { CommanderError } from "npm:commander@14.0.3";
-import { AttuneError } from "../errors.ts";
+import { AttuneError, InvalidArgument } from "../errors.ts";
 
 /** Standard streams and Ctrl-C. */
 export interface Io {
@@ -139,23 +139,48 @@ export function interruptible(
   };
 }
 
-/** Splits a stream of UTF-8 into lines. */
-async function* linesOf(
+/** Splits a stream of UTF-8 into lines. @throws {InvalidArgument} at the first line that is something else */
+export async function* linesOf(
   stream: { read(into: Uint8Array): Promise<number | null> },
 ): AsyncGenerator<string, undefined> {
-  const decoder = new TextDecoder();
   const buffer = new Uint8Array(2 ** 16);
-  let rest = "";
+  let number = 0;
+  const decode = (bytes: Uint8Array) => {
+    try {
+      // A byte order mark is one at the beginning only.
+      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: number++ > 0 }).decode(bytes);
+    } catch (error) {
+      throw new InvalidArgument(`Cannot read stdin: expected UTF-8, line ${number} is something else`, {
+        cause: error,
+      });
+    }
+  };
+  let rest: Uint8Array[] = [];
   for (;;) {
     const n = await stream.read(buffer);
     if (n === null) break;
-    const parts = (rest + decoder.decode(buffer.subarray(0, n), { stream: true })).split("\n");
-    rest = parts.pop()!;
-    for (const line of parts) yield line.endsWith("\r") ? line.slice(0, -1) : line;
+    let from = 0;
+    for (let end; (end = buffer.subarray(0, n).indexOf(LINE_BREAK, from)) !== -1; from = end + 1) {
+      const line = decode(joined([...rest, buffer.subarray(from, end)]));
+      rest = [];
+      yield line.endsWith("\r") ? line.slice(0, -1) : line;
+    }
+    if (from < n) rest.push(buffer.slice(from, n));
   }
-  rest += decoder.decode();
-  if (rest !== "") yield rest;
+  if (rest.length > 0) yield decode(joined(rest));
   return undefined;
+}
+
+const LINE_BREAK = 10;
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 /** Synchronous, so that nothing is lost when the process ends. */

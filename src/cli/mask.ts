@@ -6,6 +6,7 @@
 import { Command, InvalidArgumentError, Option } from "npm:commander@14.0.3";
 import { encode } from "npm:fast-png@8.0.0";
 import "../attention/builtin.ts";
+import { ALL_ATTENTION_FUNCTIONS } from "../attention/interface.ts";
 import { InvalidArgument } from "../errors.ts";
 import { BlockMask } from "../masks/block_mask.ts";
 import { maskToString } from "../masks/draw.ts";
@@ -21,6 +22,7 @@ import type { AttentionMask, MaskFunction } from "../masks/types.ts";
 import { describeMask } from "../masks/visible.ts";
 import { Tensor } from "../tensor.ts";
 import type { Io } from "./io.ts";
+import { checkOutputs, writeOutput } from "./output.ts";
 
 /** Options of the command. */
 interface MaskOptions {
@@ -59,6 +61,26 @@ const PATTERNS = {
   }),
 } as const;
 
+const isCausal = ({ pattern }: MaskOptions) =>
+  pattern !== "bidirectional" && pattern !== "bidirectional-sliding";
+
+const keysOf = ({ kv, past, q }: MaskOptions) => kv ?? past + q;
+
+/** What is wrong with lengths that do not go together, or null. */
+function misfit(options: MaskOptions): string | null {
+  const { past, q, leftPadding } = options;
+  const keys = keysOf(options);
+  // Only what looks to both sides, and has no past, may look at keys of another sequence.
+  const least = isCausal(options) || past > 0 ? past + q : 1;
+  if (keys < least) {
+    return `option '-k, --kv <n>' argument '${keys}' is invalid. expected at least ${least}: the past (${past}) and the queries (${q})`;
+  }
+  if (leftPadding >= keys) {
+    return `option '--left-padding <n>' argument '${leftPadding}' is invalid. expected less than the ${keys} keys`;
+  }
+  return null;
+}
+
 /** What the command found. */
 interface Received {
   /** In words, what the attention function is given. */
@@ -73,18 +95,18 @@ function received(
 ): { mask: AttentionMask; visible: Uint8Array; keys: number; report: Received } {
   const format = ALL_MASK_ATTENTION_FUNCTIONS.resolve(options.impl);
   if (format === undefined) {
+    const names = [...ALL_MASK_ATTENTION_FUNCTIONS.valid_keys(), ...ALL_ATTENTION_FUNCTIONS.valid_keys()];
+    const known = new Set(names.filter((name) => ALL_MASK_ATTENTION_FUNCTIONS.resolve(name) !== undefined));
     throw new InvalidArgument(
-      `Cannot format a mask for "${options.impl}": formatters exist for ${
-        ALL_MASK_ATTENTION_FUNCTIONS.valid_keys().join(", ")
-      }`,
+      `Cannot format a mask for "${options.impl}": formatters exist for ${[...known].join(", ")}`,
     );
   }
-  const keys = options.kv ?? options.past + options.q;
+  const keys = keysOf(options);
   const { mask_function, local_size } = PATTERNS[options.pattern](options);
   const padding = options.leftPadding === 0
     ? null
     : Tensor.from([Array.from({ length: keys }, (_, j) => j >= options.leftPadding)]);
-  const causal = options.pattern !== "bidirectional" && options.pattern !== "bidirectional-sliding";
+  const causal = isCausal(options);
   const mask = format({
     batch_size: 1,
     q_length: options.q,
@@ -104,16 +126,15 @@ function received(
   );
   const drawing = mask instanceof BlockMask
     ? String(mask)
-    : mask instanceof Tensor
+    : mask instanceof Tensor && mask.shape.length === 4
     ? maskToString(mask, options.q, keys, { q_offset: options.past })
+    // Padding and flags are half of it: the pattern is the other.
     : maskToString((_b, _h, q, kv) => seen(q - options.past, kv), options.q, keys, {
       q_offset: options.past,
     });
   const receives = describeMask(
     mask,
-    `${
-      causal ? "its own causal flag or offsets say" : "every key is visible, which says"
-    } the same (drawn below is the pattern)`,
+    "the flags of the call say the rest (drawn below is what is visible together)",
   );
   return {
     mask,
@@ -150,7 +171,8 @@ function count(least: number): (text: string) => number {
 
 /** The command. */
 export function maskCommand(io: Io): Command {
-  return new Command("mask")
+  const command = new Command("mask");
+  return command
     .description("Show what a backend would receive as its mask.")
     .option("-i, --impl <name>", "attention implementation", "sdpa")
     .addOption(
@@ -170,9 +192,12 @@ export function maskCommand(io: Io): Command {
         "  deno task attune mask --impl flex_attention --q 512 --png mask.png",
     )
     .action(async (options: MaskOptions) => {
+      const odd = misfit(options);
+      if (odd !== null) command.error(`error: ${odd}`);
+      await checkOutputs(options.png);
       const { mask, visible, keys, report } = received(options);
       try {
-        if (options.png !== undefined) await Deno.writeFile(options.png, picture(visible, options.q, keys));
+        if (options.png !== undefined) await writeOutput(options.png, picture(visible, options.q, keys));
         if (options.json === true) {
           io.print(JSON.stringify({ implementation: options.impl, ...report }, null, 2));
         } else io.print(`${options.impl} receives ${report.receives}\n\n${report.drawing}`);

@@ -14,6 +14,8 @@ interface Flag {
   readonly value?: string;
   readonly says: string;
   readonly parse?: (text: string, before: unknown) => unknown;
+  /** Whether it is about several sequences, of which a conversation can have one. */
+  readonly several?: true;
 }
 
 const integer = number({ integer: true });
@@ -39,9 +41,21 @@ const FLAGS: readonly Flag[] = [
     says: "end after this text (repeatable)",
     parse: (text, before) => [...(before as string[] | undefined ?? []), text],
   },
-  { option: "num_beams", value: "<n>", says: "search with n beams", parse: integer },
-  { option: "length_penalty", value: "<x>", says: "above 0, beams prefer long texts", parse: number() },
-  { option: "num_return_sequences", value: "<n>", says: "continuations to return", parse: integer },
+  { option: "num_beams", value: "<n>", says: "search with n beams", parse: integer, several: true },
+  {
+    option: "length_penalty",
+    value: "<x>",
+    says: "above 0, beams prefer long texts",
+    parse: number(),
+    several: true,
+  },
+  {
+    option: "num_return_sequences",
+    value: "<n>",
+    says: "continuations to return",
+    parse: integer,
+    several: true,
+  },
 ];
 
 /** Flags with a name of their own. */
@@ -50,9 +64,13 @@ const NAMES: Readonly<Record<string, string>> = { do_sample: "sample", stop_stri
 const flagOf = (option: string): string => (NAMES[option] ?? option).replaceAll("_", "-");
 const keyOf = (option: string): string => flagOf(option).replace(/-(\w)/g, (_, c: string) => c.toUpperCase());
 
+/** The flags of a command that writes one text, or several. */
+const flagsFor = (texts: "one" | "several") =>
+  texts === "several" ? FLAGS : FLAGS.filter(({ several = false }) => !several);
+
 /** Adds the flags to a command. */
-export function withSampling(command: Command): Command {
-  for (const { option, value, says, parse } of FLAGS) {
+export function withSampling(command: Command, texts: "one" | "several"): Command {
+  for (const { option, value, says, parse } of flagsFor(texts)) {
     const flag = `--${flagOf(option)}${value === undefined ? "" : ` ${value}`}`;
     if (parse === undefined) command.option(flag, says).option(flag.replace("--", "--no-"), `do not ${says}`);
     else command.option(flag, says, parse);
@@ -68,16 +86,17 @@ export function samplingOf(options: Readonly<Record<string, unknown>>): Record<s
 }
 
 /**
- * `name=value`, for people who set options one by one; `name=` takes one back.
+ * `name=value` of one text, for people who set options one by one; `name=` takes one back.
  *
  * @throws {InvalidArgumentError} for an unknown name or a value that is no number
  */
 export function setting(text: string): [option: string, value: unknown] {
   const [, name = "", value = ""] = /^([\w-]+)\s*=\s*(.*)$/s.exec(text.trim()) ?? [];
-  const flag = FLAGS.find(({ option }) => option === name || flagOf(option) === name);
+  const flags = flagsFor("one");
+  const flag = flags.find(({ option }) => option === name || flagOf(option) === name);
   if (flag === undefined) {
     throw new InvalidArgumentError(
-      `expected <name>=<value> with one of ${FLAGS.map(({ option }) => option).join(", ")}`,
+      `expected <name>=<value> with one of ${flags.map(({ option }) => option).join(", ")}`,
     );
   }
   if (value === "") return [flag.option, undefined];

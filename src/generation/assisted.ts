@@ -16,6 +16,7 @@ import { Tensor } from "../tensor.ts";
 import type { Decoding, Request, Strategy } from "./decoding.ts";
 import { type Draft, type Drafter, type MakeDrafter, Rewinding, type Weights } from "./drafts.ts";
 import type { ForwardOutput } from "../models/inputs.ts";
+import { checkChosen } from "./sample.ts";
 import { argmaxOf, draw, weightsOf } from "./sampling.ts";
 
 /** The strategy that checks the drafts of a drafter. It decodes one row. */
@@ -84,7 +85,9 @@ class Checker {
     const width = logits.shape[2]!;
     if (!decoding.settings.do_sample && decoding.processors.length === 0) {
       using best = argmax(logits);
-      return new Checker(decoding, width, Array.from(await best.data(), Number), new Float32Array());
+      const tokens = Array.from(await best.data(), Number);
+      await checkChosen(logits, tokens, decoding.rows[0]!.length === decoding.prompt_length);
+      return new Checker(decoding, width, tokens, new Float32Array());
     }
     return new Checker(decoding, width, null, new Float32Array(await logits.data() as Float32Array));
   }

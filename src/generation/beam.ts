@@ -142,6 +142,7 @@ class Search {
       throw new InvalidArgument("Cannot choose the next tokens: the model's logits are not finite");
     }
     const chosen = this.#random === null ? largest(scores, count) : drawDistinct(scores, count, this.#random);
+    if (chosen.length === 0) throw new InvalidArgument("Cannot choose the next tokens: every score is −∞");
     // Where processors have left fewer, the others are as good as each other.
     for (let at = 0; chosen.length < count; at++) if (!chosen.includes(at)) chosen.push(at);
     return chosen;

@@ -13,6 +13,8 @@ import type { PretrainedConfig } from "../config.ts";
 import type { AttentionMask, MaskArgs } from "../masks/types.ts";
 import { CREATE_MASKS } from "../models/call.ts";
 import { disposeOutput, type ForwardOutput } from "../models/inputs.ts";
+import { untilAborted } from "../models/turns.ts";
+import { warnOnce } from "../notice.ts";
 import { cat, reshape, slice } from "../ops/shape.ts";
 import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
@@ -61,6 +63,23 @@ export interface Request {
   readonly kwargs: Readonly<Record<string, unknown>>;
   /** Passed to the first forward. */
   readonly prompt_kwargs: Readonly<Record<string, unknown>>;
+}
+
+/** Waits for a streamer, which may never be done: an abort ends the waiting. */
+export async function streamed(work: unknown, signal: AbortSignal | undefined): Promise<void> {
+  // Most streamers do not wait for anything.
+  if (work !== undefined) await untilAborted(Promise.resolve(work), signal);
+}
+
+/** Notes once for a model that a text has become longer than those it was made for. */
+function noteLength(model: Generative, length: number): void {
+  const most = model.text_config["max_position_embeddings"];
+  if (typeof most !== "number" || length <= most) return;
+  warnOnce(
+    "generate:max_position_embeddings",
+    `the text has become longer than the ${most} tokens of max_position_embeddings: this may give unexpected results`,
+    model,
+  );
 }
 
 /** Finds the tokens of a decoding. */
@@ -122,6 +141,7 @@ export class Decoding implements Disposable {
     const { model, cache, mask, signal, kwargs } = this.#request;
     const rows = ahead === undefined ? this.rows : this.rows.map((row, i) => [...row, ...ahead[i]!]);
     const from = cache.get_seq_length(), total = rows[0]!.length;
+    noteLength(model, total);
     using ids = Tensor.from(rows.flatMap((row) => row.slice(from)), {
       dtype: "int32",
       shape: [rows.length, total - from],
@@ -210,7 +230,7 @@ export class Decoding implements Disposable {
       row.push(token);
       this.#finished[i] ||= this.stopping.stops(row, i);
     });
-    await this.#request.streamer?.put(added);
+    await streamed(this.#request.streamer?.put(added), this.signal);
     return this.#finished.every(Boolean);
   }
 

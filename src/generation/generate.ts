@@ -4,13 +4,15 @@
  * @module
  */
 import { builtinOf } from "../attention/builtin.ts";
+import type { Cache } from "../cache/cache.ts";
 import { InvalidArgument } from "../errors.ts";
 import { checkIds, extraKwargs } from "../models/inputs.ts";
 import { assisted } from "./assisted.ts";
 import { beamSearch } from "./beam.ts";
 import { cacheOf } from "./cache.ts";
 import { drafterOf } from "./drafts.ts";
-import { Decoding, type Generative, type Request, type Strategy } from "./decoding.ts";
+import { Decoding, type Generative, type Request, type Strategy, streamed } from "./decoding.ts";
+import { withoutForeign } from "./generation_config.ts";
 import {
   type GenerateDictOptions,
   type GenerateOptions,
@@ -21,7 +23,7 @@ import {
 import { type GenerateOutput, sequencesOf } from "./output.ts";
 import { promptMask, rowsOf } from "./prompt.ts";
 import { sample } from "./sample.ts";
-import { checkParts, settle } from "./settings.ts";
+import { checkGiven, checkParts, settle } from "./settings.ts";
 import type { Tensor } from "../tensor.ts";
 
 export type { GenerateDictOptions, GenerateOptions, GenerateOutput, GenerateRequest, Generative, Streamer };
@@ -36,21 +38,31 @@ export async function generate(
   model: Generative,
   options: GenerateRequest,
 ): Promise<Tensor | GenerateOutput> {
-  const request = await endingOnError(options.streamer, () => prepare(model, options));
+  checkGiven(options);
+  const { streamer, signal } = options;
+  const request = await endingOnError(streamer, signal, () => {
+    const checked = prepare(model, options);
+    inUse.add(checked.cache);
+    return checked;
+  });
   const { settings, cache } = request;
   const own = options.past_key_values === undefined || options.past_key_values === null;
   let returned = false;
-  using decoding = new Decoding(request);
   try {
+    using decoding = new Decoding(request);
     const found = await finish(() => strategyOf(request)(decoding), request);
     if (!settings.return_dict) return sequencesOf(found);
     const output = decoding.recorder.take(found, cache, own);
     returned = true;
     return output;
   } finally {
+    inUse.delete(cache);
     if (own && !returned) cache[Symbol.dispose]();
   }
 }
+
+/** Caches of generations under way: what one has computed must not change under it. */
+const inUse = new WeakSet<Cache>();
 
 /** Which strategy finds the tokens. */
 function strategyOf(request: Request): Strategy {
@@ -59,12 +71,16 @@ function strategyOf(request: Request): Strategy {
 }
 
 /** Runs `fn`; its error also ends the stream, which may have readers that wait. */
-async function endingOnError<T>(streamer: Streamer | undefined, fn: () => T | Promise<T>): Promise<T> {
+async function endingOnError<T>(
+  streamer: Streamer | undefined,
+  signal: AbortSignal | undefined,
+  fn: () => T | Promise<T>,
+): Promise<T> {
   try {
     return await fn();
   } catch (error) {
     try {
-      await streamer?.end(error);
+      await streamed(streamer?.end(error), signal);
     } catch {
       // What ended the generation matters more than what a stream says while it is closed.
     }
@@ -73,12 +89,12 @@ async function endingOnError<T>(streamer: Streamer | undefined, fn: () => T | Pr
 }
 
 /** Streams the prompt, then what `work` finds, and ends the stream, however that went. */
-async function finish<T>(work: () => Promise<T>, { streamer, prompts }: Request): Promise<T> {
-  const result = await endingOnError(streamer, async () => {
-    await streamer?.put_prompt?.(prompts.map((row) => [...row]));
+async function finish<T>(work: () => Promise<T>, { streamer, signal, prompts }: Request): Promise<T> {
+  const result = await endingOnError(streamer, signal, async () => {
+    await streamed(streamer?.put_prompt?.(prompts.map((row) => [...row])), signal);
     return await work();
   });
-  await streamer?.end();
+  await streamed(streamer?.end(), signal);
   return result;
 }
 
@@ -97,11 +113,21 @@ function prepare(model: Generative, options: GenerateRequest): Request {
   const config = model.text_config;
   const implementation = config._attn_implementation ?? "sdpa";
   const known = [...KEYS, ...model.input_keys];
-  const kwargs = extraKwargs(options, known, builtinOf(implementation) === undefined ? implementation : null);
+  const asked = withoutForeign(options, known);
+  const kwargs = extraKwargs(asked, known, builtinOf(implementation) === undefined ? implementation : null);
   const prompts = rowsOf(checkIds(input_ids, model.vocab_size));
   checkParts(options);
+  if (past_key_values !== undefined && inUse.has(past_key_values)) {
+    throw new InvalidArgument(
+      "Cannot generate with these past_key_values: the cache is in use by another generation; expected a cache of its own for each, or one after the other",
+    );
+  }
   const length = prompts[0]!.length;
-  const settings = settle(options, model.generation_config, { length, vocab_size: model.vocab_size });
+  const settings = settle(options, model.generation_config, {
+    batch: prompts.length,
+    length,
+    vocab_size: model.vocab_size,
+  });
   const drafter = drafterOf(options.assistant_model, model, settings, prompts.length);
   const mask = promptMask(options.attention_mask, prompts, settings);
   const cache = cacheOf(

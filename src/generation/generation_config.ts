@@ -125,24 +125,91 @@ export interface GenerationConfig extends GenerationParameters {
 const NOT_APPLIED: Readonly<Record<string, readonly unknown[]>> = {
   bad_words_ids: [],
   begin_suppress_tokens: [],
+  constraints: [],
+  diversity_penalty: [0],
+  dola_layers: [],
+  encoder_no_repeat_ngram_size: [0],
   encoder_repetition_penalty: [1],
   epsilon_cutoff: [0],
   eta_cutoff: [0],
   exponential_decay_length_penalty: [],
+  force_words_ids: [],
   forced_bos_token_id: [],
   forced_eos_token_id: [],
   guidance_scale: [1],
   max_time: [],
   no_repeat_ngram_size: [0],
   num_beam_groups: [1],
+  penalty_alpha: [0],
+  remove_invalid_values: [false],
   renormalize_logits: [false],
   sequence_bias: [],
   suppress_tokens: [],
+  token_healing: [false],
   top_h: [],
   typical_p: [1],
   use_cache: [true],
   watermarking_config: [],
 };
+
+/** Other parameters of Transformers' `GenerationConfig` and `generate`, which say how it computes, or what prompts are. */
+const OTHERS: readonly string[] = [
+  "assistant_confidence_threshold",
+  "assistant_early_exit",
+  "assistant_ensemble_weight",
+  "assistant_lookbehind",
+  "assistant_tokenizer",
+  "bos_token_id",
+  "cache_config",
+  "compile_config",
+  "continuous_batching_config",
+  "custom_generate",
+  "decoder_start_token_id",
+  "disable_compile",
+  "inputs",
+  "is_assistant",
+  "low_memory",
+  "max_cache_len",
+  "negative_prompt_attention_mask",
+  "negative_prompt_ids",
+  "num_assistant_tokens_schedule",
+  "prefill_chunk_size",
+  "prefix_allowed_tokens_fn",
+  "speculation_type",
+  "synced_gpus",
+  "target_lookbehind",
+  "use_model_defaults",
+  "use_mtp",
+];
+
+/**
+ * The options of a call without parameters of Transformers that are not here, where these are idle: no attention
+ * function is meant by them.
+ *
+ * @throws {InvalidArgument} where they are not
+ */
+export function withoutForeign(
+  options: Readonly<Record<string, unknown>>,
+  known: readonly string[],
+): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(options).filter(([name, value]) => {
+      const applies = Object.hasOwn(NOT_APPLIED, name) || OTHERS.includes(name);
+      if (known.includes(name) || !applies) return true;
+      const idle = NOT_APPLIED[name] ?? [];
+      if (value === undefined || value === null || idle.includes(value)) return false;
+      throw new InvalidArgument(
+        name === "use_cache"
+          ? `Cannot generate with use_cache ${
+            show(value)
+          }: every step continues a cache; expected true, or a forward without one, model.forward({ use_cache: false })`
+          : `Cannot generate with ${name} ${
+            show(value)
+          }: this parameter of Transformers is not computed here; expected null, or no such option`,
+      );
+    }),
+  );
+}
 
 /** Fields a generation config may have, known here or to Transformers. */
 export const KNOWN_FIELDS: readonly string[] = [...PARAMETERS, ...Object.keys(NOT_APPLIED), "bos_token_id"];

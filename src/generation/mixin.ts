@@ -52,7 +52,8 @@ export abstract class GenerationMixin {
    * `num_beams`. Returns (B · num_return_sequences, N + new) int64, prompts included, or with
    * `return_dict_in_generate` an object that has these as `sequences`; rows that end early are padded.
    *
-   * @throws {InvalidArgument} for options that do not fit, before anything is computed
+   * @throws {InvalidArgument} for options that do not fit, before anything is computed, and where all scores of a row
+   *   are NaN or −∞
    * @throws the signal's reason when aborted
    */
   generate(options: GenerateOptions): Promise<Tensor>;

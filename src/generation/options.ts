@@ -25,7 +25,7 @@ export interface Streamer {
 /**
  * Options of `model.generate`. Those a {@linkcode GenerationConfig} has too come from the call, else from its
  * `generation_config`, else from the model's, else they have the defaults named here. Unknown keys are passed to
- * `forward`, and from there to an attention function of yours.
+ * `forward`, and from there to an attention function of yours; parameters of Transformers that are not here are refused.
  */
 export interface GenerateRequest extends SamplingOptions, GenerationParameters {
   /** (B, N) prompts, int32 or int64, padded on the left. With `past_key_values`, the whole sequence so far. */
@@ -33,14 +33,17 @@ export interface GenerateRequest extends SamplingOptions, GenerationParameters {
   /** (B, N) with 1 for real tokens; default: everything but the padding token, where the prompt has any. */
   attention_mask?: Tensor;
   /** Parameters that the call does not name, instead of the model's own `generation_config`. */
-  generation_config?: GenerationConfig | (GenerationParameters & Readonly<Record<string, unknown>>);
+  generation_config?: GenerationConfig | (GenerationParameters & Readonly<Record<string, unknown>>) | null;
   /** Change the scores before a token is chosen, after `repetition_penalty` and before `temperature`. */
   logits_processor?: readonly LogitsProcessor[];
   /** End rows for reasons of yours. */
   stopping_criteria?: readonly StoppingCriterion[];
   /** Decodes tokens for `stop_strings`. */
   tokenizer?: TextDecoding;
-  /** Receives every token at once. Not with beams, whose tokens are decided last. */
+  /**
+   * Receives every token at once; generation waits for the promises it returns, until an abort. Not with beams, whose
+   * tokens are decided last.
+   */
   streamer?: Streamer;
   /**
    * A cache to continue; it is extended in place and stays the caller's. Where a prompt gives several rows

@@ -87,9 +87,10 @@ const isBoolean = (v: unknown) => typeof v === "boolean";
 const isString = (v: unknown) => typeof v === "string";
 const isList = (item: (v: unknown) => boolean) => (v: unknown) => Array.isArray(v) && v.every(item);
 
-function integer(min: number, nullable = false): Rule {
-  const fits = (v: unknown) => Number.isSafeInteger(v) && (v as number) >= min;
-  return { expected: `an integer ≥ ${min}`, fits, type: isNumber, nullable };
+function integer(min: number, nullable = false, max = Infinity): Rule {
+  const fits = (v: unknown) => Number.isSafeInteger(v) && (v as number) >= min && (v as number) <= max;
+  const expected = max === Infinity ? `an integer ≥ ${min}` : `an integer from ${min} to ${max}`;
+  return { expected, fits, type: isNumber, nullable };
 }
 
 function number(expected: string, inRange: (v: number) => boolean, nullable = false): Rule {
@@ -104,6 +105,9 @@ function exactly(expected: string, fits: (v: unknown) => boolean, nullable = fal
 const sampling = (rule: Rule): Rule => ({ ...rule, only: "sampling" });
 const beams = (rule: Rule): Rule => ({ ...rule, only: "beams" });
 const flag = exactly("true or false", isBoolean);
+
+/** Rows that one prompt may give at most. */
+const MOST_ROWS = 2 ** 16;
 
 /** Every parameter. */
 export const RULES: Readonly<Record<ParameterName, Rule>> = {
@@ -122,10 +126,10 @@ export const RULES: Readonly<Record<ParameterName, Rule>> = {
   top_p: sampling(number(" in (0, 1]", (v) => v > 0 && v <= 1)),
   min_p: sampling(number(" in [0, 1]", (v) => v >= 0 && v <= 1, true)),
   repetition_penalty: number(" > 0", (v) => v > 0),
-  num_beams: integer(1),
+  num_beams: integer(1, false, MOST_ROWS),
   length_penalty: beams(number("", () => true)),
   early_stopping: beams(exactly('true, false or "never"', (v) => isBoolean(v) || v === "never")),
-  num_return_sequences: integer(1),
+  num_return_sequences: integer(1, false, MOST_ROWS),
   eos_token_id: exactly(
     "an integer, a list of them or null",
     (v) => Number.isInteger(v) || isList(Number.isInteger)(v),

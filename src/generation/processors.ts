@@ -11,16 +11,18 @@ import { InvalidArgument } from "../errors.ts";
 import type { Settings } from "./settings.ts";
 import { descending, largest } from "./ranking.ts";
 import { exp } from "./sampling.ts";
+import { kindOf } from "./stopping.ts";
 
 /**
- * Changes `scores` (V) of the next token in place. `input_ids` are the tokens of the row so far, prompt and padding
- * included; `row` is its number. With beams the scores are log-probabilities.
+ * Changes `scores` (V) of the next token in place, or returns others of the same length instead; it cannot be
+ * asynchronous. `input_ids` are a copy of the tokens of the row so far, prompt and padding included; `row` is its number.
+ * With beams the scores are log-probabilities.
  */
 export type LogitsProcessorFunction = (
   scores: Float32Array,
   input_ids: readonly number[],
   row: number,
-) => void;
+) => void | Float32Array;
 
 /** A processor of yours: a function, or an object with one. It runs before temperature and what follows it. */
 export type LogitsProcessor = LogitsProcessorFunction | { readonly process: LogitsProcessorFunction };
@@ -129,12 +131,40 @@ export function processorsOf(
   return list;
 }
 
+/** A processor of the caller's: what it returns and leaves is checked, and what it is given it may keep. */
+function guarded(process: LogitsProcessorFunction, name: string, beams: boolean): LogitsProcessorFunction {
+  return (scores, input_ids, row) => {
+    const sound = canChoose(scores, beams);
+    const answer: unknown = process(scores, [...input_ids], row);
+    if (answer instanceof Float32Array && answer.length === scores.length) scores.set(answer);
+    else if (answer !== undefined) {
+      throw new InvalidArgument(
+        `Cannot generate with ${name}: expected nothing from it, or a Float32Array of ${scores.length} scores, got ${
+          kindOf(answer)
+        }`,
+      );
+    }
+    if (sound && !canChoose(scores, beams)) {
+      throw new InvalidArgument(
+        `Cannot choose the next token of row ${row}: ${name} left ${
+          scores.some(Number.isNaN) ? "NaN among the scores" : "every score at −∞"
+        }`,
+      );
+    }
+  };
+}
+
+/** Whether a token can be chosen by scores. A beam may be left without any: others go on. */
+function canChoose(scores: Float32Array, beams: boolean): boolean {
+  return !scores.some(Number.isNaN) && (beams || maximum(scores) > -Infinity);
+}
+
 /**
  * Checks processors from outside.
  *
  * @throws {InvalidArgument}
  */
-export function checkProcessors(given: unknown): LogitsProcessorFunction[] {
+export function checkProcessors(given: unknown, beams: boolean): LogitsProcessorFunction[] {
   if (given === undefined || given === null) return [];
   if (!Array.isArray(given)) {
     throw new InvalidArgument(
@@ -142,9 +172,9 @@ export function checkProcessors(given: unknown): LogitsProcessorFunction[] {
     );
   }
   return given.map((item: unknown, i) => {
-    if (typeof item === "function") return item as LogitsProcessorFunction;
     const { process } = (item ?? {}) as { process?: unknown };
-    if (typeof process === "function") return process.bind(item) as LogitsProcessorFunction;
+    const fn = typeof item === "function" ? item : typeof process === "function" ? process.bind(item) : null;
+    if (fn !== null) return guarded(fn as LogitsProcessorFunction, `logits_processor[${i}]`, beams);
     throw new InvalidArgument(
       `Cannot generate with logits_processor[${i}] of ${typeof item}: expected a function (scores, input_ids, row), or an object with process`,
     );

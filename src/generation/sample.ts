@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { argmax } from "../ops/reduce.ts";
+import { argmax, max } from "../ops/reduce.ts";
 import { Tensor } from "../tensor.ts";
 import type { Decoding } from "./decoding.ts";
 import type { Generated } from "./output.ts";
-import { argmaxOf, draw, randomGenerator, weightsOf } from "./sampling.ts";
+import { argmaxOf, checkLargest, draw, randomGenerator, weightsOf } from "./sampling.ts";
 
 /** Greedy decoding, or with `do_sample` multinomial sampling. */
 export async function sample(decoding: Decoding): Promise<Generated> {
@@ -22,6 +22,22 @@ export async function sample(decoding: Decoding): Promise<Generated> {
   return { rows: decoding.rows };
 }
 
+/**
+ * Checks the largest logits (…, V), where they may not be numbers: in the first step, as a weight that is none spoils
+ * every step, and later where token 0 is chosen, as it is where all are NaN or −∞.
+ *
+ * @throws {InvalidArgument}
+ */
+export async function checkChosen(
+  logits: Tensor,
+  tokens: readonly number[],
+  first: boolean,
+): Promise<void> {
+  if (!first && !tokens.includes(0)) return;
+  using top = max(logits, { dim: -1 });
+  for (const value of await top.data()) checkLargest(Number(value));
+}
+
 async function choose(
   decoding: Decoding,
   logits: Tensor,
@@ -31,7 +47,9 @@ async function choose(
   if (generators === null && processors.length === 0) {
     if (recorder.wants("output_scores")) recorder.addScores(logits.view(logits.shape, logits.strides));
     using best = argmax(logits);
-    return Array.from(await best.data(), Number);
+    const tokens = Array.from(await best.data(), Number);
+    await checkChosen(logits, tokens, decoding.rows[0]!.length === decoding.prompt_length);
+    return tokens;
   }
   const all = new Float32Array(await logits.data() as Float32Array);
   const width = logits.shape[1]!;

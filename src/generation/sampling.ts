@@ -44,11 +44,31 @@ export function exp(x: number): number {
   return sum * HALVES[-k]!;
 }
 
-/** Index of the largest score, the first of equal ones. */
+/**
+ * Index of the largest score, the first of equal ones.
+ *
+ * @throws {InvalidArgument} where one is NaN, or all are −∞
+ */
 export function argmaxOf(scores: Float32Array): number {
-  let best = 0;
-  for (let i = 1; i < scores.length; i++) if (scores[i]! > scores[best]!) best = i;
+  let best = 0, top = scores[0]!;
+  for (let i = 1; i < scores.length; i++) {
+    // A NaN is taken, and stays.
+    if (scores[i]! <= top || top !== top) continue;
+    best = i;
+    top = scores[i]!;
+  }
+  checkLargest(top);
   return best;
+}
+
+/**
+ * Checks the largest of a row's scores.
+ *
+ * @throws {InvalidArgument} for NaN and −∞
+ */
+export function checkLargest(top: number): void {
+  if (top > -Infinity) return;
+  throw new InvalidArgument("Cannot choose the next token: the model's logits are not finite");
 }
 
 /** The weights of scores, e^score up to a factor, and their sum. */

@@ -15,7 +15,7 @@ import type { Generative } from "./decoding.ts";
 import { generate } from "./generate.ts";
 import type { GenerateDictOptions, GenerateOptions, GenerateRequest, Streamer } from "./options.ts";
 import type { GenerateOutput } from "./output.ts";
-import { checkParts } from "./settings.ts";
+import { checkGiven, checkParts } from "./settings.ts";
 
 /** What a session is made with. */
 export interface GenerationSessionOptions {
@@ -143,6 +143,7 @@ export class GenerationSession implements Disposable {
 
   /** @throws {InvalidArgument} */
   #check(options: GenerateRequest): number[] {
+    checkGiven(options);
     for (const key of ["past_key_values", "attention_mask", ...this.#model.input_keys]) {
       if (options[key] === undefined || options[key] === null) continue;
       throw new InvalidArgument(

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { isRecord, show } from "../config_fields.ts";
 import { InvalidArgument } from "../errors.ts";
 import { checkCache, extraKwargs } from "../models/inputs.ts";
 import { warnOnce } from "../notice.ts";
@@ -65,18 +66,25 @@ export interface Settings {
   readonly output_hidden_states: boolean;
 }
 
+/** Scores of one step, at most: 4 GiB of them, which is what a WASM memory holds. */
+const MOST_SCORES = 2 ** 30;
+
 /** Values of parameters, and who said them. */
 type Said = { readonly [name in ParameterName]?: { readonly value: unknown; readonly where: string } };
 
 /**
- * Decides every parameter, for prompts of `length` tokens and a vocabulary of `vocab_size`.
+ * Decides every parameter, for `batch` prompts of `length` tokens and a vocabulary of `vocab_size`.
  *
  * @throws {InvalidArgument} for values that do not fit, alone or together
  */
 export function settle(
   options: GenerateRequest,
   model: GenerationConfig,
-  { length, vocab_size }: { readonly length: number; readonly vocab_size: number },
+  { batch, length, vocab_size }: {
+    readonly batch: number;
+    readonly length: number;
+    readonly vocab_size: number;
+  },
 ): Settings {
   const said = merge(options, model);
   const get = <T>(name: ParameterName, otherwise: T): T => (said[name]?.value ?? otherwise) as T;
@@ -97,6 +105,13 @@ export function settle(
   refuseUnless(
     num_return_sequences === 1 || do_sample || num_beams > 1,
     `num_return_sequences ${num_return_sequences}: greedy decoding has one result; expected do_sample or num_beams`,
+  );
+  const rows = batch * Math.max(num_beams, num_return_sequences);
+  refuseUnless(
+    rows * vocab_size <= MOST_SCORES,
+    `${rows} rows, of ${batch} prompts with num_beams ${num_beams} and num_return_sequences ${num_return_sequences}: for ${vocab_size} tokens expected at most ${
+      Math.floor(MOST_SCORES / vocab_size)
+    }`,
   );
   refuseUnless(
     num_beams === 1 || num_return_sequences <= num_beams,
@@ -143,7 +158,7 @@ export function settle(
     prompt_pad,
     stop_strings,
     tokenizer,
-    logits_processor: checkProcessors(options.logits_processor),
+    logits_processor: checkProcessors(options.logits_processor, num_beams > 1),
     stopping_criteria: checkCriteria(options.stopping_criteria),
     cache_implementation: said.cache_implementation?.value as Settings["cache_implementation"],
     num_assistant_tokens: get("num_assistant_tokens", 5),
@@ -159,7 +174,7 @@ export function settle(
 
 /** Who says what: the call, else its generation config, else the model's. Null of the call says that there is none. */
 function merge(options: GenerateRequest, model: GenerationConfig): Said {
-  const given = options.generation_config;
+  const given = options.generation_config ?? undefined;
   // A field that nobody knows is kept in a config, but not one that is misspelt here.
   if (given !== undefined && !(given instanceof GenerationConfig)) extraKwargs(given, KNOWN_FIELDS, "");
   const between = given === undefined || given instanceof GenerationConfig
@@ -235,6 +250,16 @@ function lengths(said: Said, length: number): { max_length: number; min_length: 
 }
 
 /**
+ * Checks that there are options.
+ *
+ * @throws {InvalidArgument}
+ */
+export function checkGiven(options: unknown): void {
+  if (isRecord(options)) return;
+  throw new InvalidArgument(`Cannot generate with ${show(options)}: expected options, with input_ids`);
+}
+
+/**
  * Checks the objects among the options, which come from outside.
  *
  * @throws {InvalidArgument}
@@ -252,7 +277,7 @@ export function checkParts({ streamer, past_key_values, signal, generation_confi
   checkCache(past_key_values);
   if (signal !== undefined && !(signal instanceof AbortSignal)) refuse("signal", "an AbortSignal");
   if (
-    generation_config !== undefined && (typeof generation_config !== "object" || generation_config === null)
+    (generation_config ?? null) !== null && typeof generation_config !== "object"
   ) {
     refuse("generation_config", "a GenerationConfig or an object with its fields");
   }

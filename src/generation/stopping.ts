@@ -12,7 +12,7 @@ export interface TextDecoding {
   decode(ids: readonly number[], options?: { skip_special_tokens?: boolean }): string;
 }
 
-/** Whether a row ends with the last of `input_ids`: its tokens so far, prompt and padding included. */
+/** Whether a row ends with the last of `input_ids`: a copy of its tokens so far, prompt and padding included. */
 export type StoppingCriterionFunction = (input_ids: readonly number[], row: number) => boolean;
 
 /** A criterion of yours: a function, or an object with one. */
@@ -40,13 +40,24 @@ export class Stopping {
     if (input_ids.length >= max_length || eos.includes(input_ids.at(-1)!)) return true;
     if (this.#strings?.(input_ids) ?? false) return true;
     return stopping_criteria.some((criterion, i) => {
-      const answer: unknown = criterion(input_ids, row);
+      const answer: unknown = criterion([...input_ids], row);
       if (typeof answer === "boolean") return answer;
       throw new InvalidArgument(
-        `Cannot generate with stopping_criteria[${i}]: expected true or false from it, got ${typeof answer}`,
+        `Cannot generate with stopping_criteria[${i}]: expected true or false from it, got ${kindOf(answer)}`,
       );
     });
   }
+}
+
+/** What a function of the caller's gave, in words. A promise that is refused so is not also reported as unhandled. */
+export function kindOf(answer: unknown): string {
+  if (typeof answer !== "object" || answer === null) return String(answer === null ? answer : typeof answer);
+  if ("then" in answer) {
+    Promise.resolve(answer).catch(() => {});
+    return "a promise";
+  }
+  const kind = answer.constructor?.name ?? "object";
+  return "length" in answer ? `${kind} of length ${answer.length}` : kind;
 }
 
 /** Tokens before those that are searched which are decoded with them: decoders treat the first token differently. */
@@ -63,7 +74,14 @@ export function endsWithText(
   length: number,
 ): (input_ids: readonly number[]) => boolean {
   const longest = Math.max(...strings.map((s) => new TextEncoder().encode(s).length));
-  const decode = (ids: readonly number[]) => ids.length === 0 ? "" : tokenizer.decode(ids);
+  const decode = (ids: readonly number[]) => {
+    if (ids.length === 0) return "";
+    const text: unknown = tokenizer.decode(ids);
+    if (typeof text === "string") return text;
+    throw new InvalidArgument(
+      `Cannot look for stop_strings: expected a string from tokenizer.decode, got ${kindOf(text)}`,
+    );
+  };
   return (input_ids) => {
     const from = Math.max(length, input_ids.length - longest);
     const context = input_ids.slice(Math.max(0, from - CONTEXT), from);

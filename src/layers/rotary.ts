@@ -3,11 +3,10 @@
  *
  * @module
  */
-import { defaultDevice } from "../devices/mod.ts";
 import type { Device } from "../devices/device.ts";
+import { slice } from "../ops/shape.ts";
 import { keep } from "../scope.ts";
-import { placeOf } from "../ops/place.ts";
-import { Tensor } from "../tensor.ts";
+import { hostData, Tensor } from "../tensor.ts";
 import type { PositionEncoding } from "./attention.ts";
 
 /** How frequencies are derived from the head dimension. */
@@ -58,47 +57,78 @@ function llama3(f: number, rope: RotaryScaling): number {
 
 /** Rows a table gets at least, so that decoding seldom rebuilds it. */
 const FIRST_ROWS = 256;
+/** Rows a table gets at most, which bounds its memory; a call that reaches beyond gets a row for each of its tokens. */
+const MOST_ROWS = 2 ** 16;
+
+/** Cosines and sines (rows, D), and which row each token (B, N) reads. */
+interface Rows {
+  readonly table: Tensor;
+  readonly rows: Tensor;
+}
 
 /** Rotates queries and keys by their positions, with a table of cosines and sines that grows with the context. */
 export class RotaryEmbedding implements Disposable {
   readonly #frequencies: Float32Array<ArrayBuffer>;
   #table: Tensor | null = null;
   #home: Device | null = null;
+  /** What the latest call beyond the table reads. */
+  #beyond: Rows | null = null;
 
   constructor(readonly head_dim: number, rope: RotaryScaling) {
     this.#frequencies = rotaryFrequencies(head_dim, rope);
   }
 
-  /** Makes sure the table on `device` reaches position `last`. */
-  reach(last: number, device: Device): void {
+  /** The encoding of `positions` (B, N) int32, which reach up to `last`, until the next call. */
+  at(positions: Tensor, last: number, device: Device): PositionEncoding {
+    this.#releaseBeyond();
+    const { table, rows } = last < MOST_ROWS
+      ? { table: this.#reach(last, device), rows: positions }
+      : (this.#beyond = this.#alone(positions, device));
+    const rotate = (x: Tensor) => {
+      const out = Tensor.empty(device, "float32", x.shape);
+      device.kernels.rotary(x.on(device), table.on(device), rows.on(device), out.on(device));
+      return out;
+    };
+    return (query, key) => [rotate(query), rotate(key)];
+  }
+
+  /** The table on `device`, grown to hold position `last`. */
+  #reach(last: number, device: Device): Tensor {
     // A table whose computation an abort dropped holds anything.
     const usable = this.#home === device && this.#table !== null && !this.#table.storage.on(device).dropped;
-    if (usable && last < this.#table!.shape[0]!) return;
-    const wanted = Math.max(FIRST_ROWS, Math.ceil((last + 1) * 1.5));
+    if (usable && last < this.#table!.shape[0]!) return this.#table!;
+    const wanted = Math.min(MOST_ROWS, Math.max(FIRST_ROWS, Math.ceil((last + 1) * 1.5)));
     const table = keep(Tensor.empty(device, "float32", [wanted, this.head_dim]));
     device.kernels.rotary_table(this.#frequencies, 0, 1, table.on(device));
     this.#table?.[Symbol.dispose]();
     this.#table = table;
     this.#home = device;
+    return table;
   }
 
-  /**
-   * The encoding of `positions` (B, N) int32, which reach up to `last`. The table grows to hold them.
-   */
-  at(positions: Tensor, last: number, device: Device): PositionEncoding {
-    this.reach(last, device);
-    return (query, key) => [this.forward(query, positions), this.forward(key, positions)];
+  /** Rows of `positions` alone, in their order. */
+  #alone(positions: Tensor, device: Device): Rows {
+    const of = hostData(positions) as Int32Array;
+    const order = Int32Array.from(of, (_, i) => i);
+    const rows = keep(Tensor.ofHost(order, "int32", positions.shape, device.name));
+    const table = keep(Tensor.empty(device, "float32", [of.length, this.head_dim]));
+    // Positions that follow each other are computed at once.
+    for (let from = 0, to = 1; from < of.length; from = to++) {
+      while (to < of.length && of[to] === of[to - 1]! + 1) to++;
+      using run = slice(table, 0, from, to);
+      device.kernels.rotary_table(this.#frequencies, of[from]!, 1, run.on(device));
+    }
+    return { table, rows };
   }
 
-  /** x (B, H, N, D) rotated by positions (B, N), after {@linkcode RotaryEmbedding.reach}. */
-  forward(x: Tensor, positions: Tensor): Tensor {
-    const device = this.#home ?? placeOf([x], "rotate") ?? defaultDevice(x.device);
-    const out = Tensor.empty(device, "float32", x.shape);
-    device.kernels.rotary(x.on(device), this.#table!.on(device), positions.on(device), out.on(device));
-    return out;
+  #releaseBeyond(): void {
+    this.#beyond?.table[Symbol.dispose]();
+    this.#beyond?.rows[Symbol.dispose]();
+    this.#beyond = null;
   }
 
   [Symbol.dispose](): void {
+    this.#releaseBeyond();
     this.#table?.[Symbol.dispose]();
     this.#table = null;
     this.#home = null;

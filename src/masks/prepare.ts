@@ -168,12 +168,29 @@ function checkEmbeds(x: EmbedsLike, what: string): EmbedsLike {
 function isFinished(mask: MaskArgs["attention_mask"]): mask is Tensor | BlockMaskLike {
   if (mask === undefined || mask === null) return false;
   if (mask instanceof Tensor) return mask.shape.length === 4;
-  return !Array.isArray(mask) && "kv_num_blocks" in mask;
+  return isBlockMask(mask);
+}
+
+/**
+ * Checks what a formatter returned: it may be a user's.
+ *
+ * @throws {InvalidArgument}
+ */
+function checkFormatted(mask: unknown, implementation: string): AttentionMask {
+  if (mask === null || mask instanceof Tensor || isBlockMask(mask)) return mask;
+  const got = mask instanceof Promise ? "a promise" : Array.isArray(mask) ? "an array" : typeof mask;
+  throw new InvalidArgument(
+    `Cannot use the result of the mask formatter of "${implementation}": expected a Tensor, a BlockMask or null, got ${got}`,
+  );
+}
+
+function isBlockMask(mask: unknown): mask is BlockMaskLike {
+  return typeof mask === "object" && mask !== null && "kv_num_blocks" in mask;
 }
 
 function formatterOf(name: string | null | undefined): MaskFormatter | null {
   const format = typeof name === "string" ? ALL_MASK_ATTENTION_FUNCTIONS.resolve(name) : undefined;
-  if (format !== undefined) return format;
+  if (format !== undefined) return (args) => checkFormatted(format(args), name!);
   warnOnce(
     `mask formatter ${name}`,
     typeof name === "string"

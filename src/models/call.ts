@@ -101,7 +101,7 @@ export function prepareCall(
   if ((inputs.input_ids === undefined) === (inputs.inputs_embeds === undefined)) {
     throw new InvalidArgument("Cannot run the model: expected exactly one of input_ids and inputs_embeds");
   }
-  const plans = new Plans(model.config, inputs[ATTENTION_TAP]);
+  const plans = new Plans(model.config, inputs[ATTENTION_TAP], inputs.signal);
   const paged_keys = plans.paged ? PAGED_KEYS : [];
   const extra = extraKwargs(inputs, [...FORWARD_KEYS, ...model.input_keys, ...paged_keys], plans.custom);
   const paged_kwargs = Object.fromEntries(

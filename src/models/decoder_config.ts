@@ -235,20 +235,21 @@ export function tokenId(read: Fields, name: string): number | null {
   return id === -1 ? null : id;
 }
 
-/** `rope_parameters`, or the older `rope_theta` with `rope_scaling`. */
+/**
+ * `rope_parameters`, or the older `rope_theta` with `rope_scaling`. Where a config has both, `rope_scaling` stands in the
+ * place of the other, all of it, as in Transformers: a base that only `rope_parameters` has does not count.
+ */
 export function ropeParameters(
   read: Fields,
   max_position_embeddings: number,
   otherwise = 10000,
 ): RopeParameters {
-  const field = read.has("rope_parameters")
-    ? "rope_parameters"
-    : read.has("rope_scaling")
-    ? "rope_scaling"
-    : null;
+  const field = ["rope_scaling", "rope_parameters"].find((name) =>
+    read.has(name) && !read.object(name).is_empty
+  );
   const theta = { above: 0, max: 1e15 };
   const top = read.number("rope_theta", { ...theta, default: otherwise });
-  if (field === null) return { rope_type: "default", rope_theta: top };
+  if (field === undefined) return { rope_type: "default", rope_theta: top };
   const rope = read.object(field);
   const rope_theta = rope.number("rope_theta", { ...theta, default: top });
   if (rope.number("partial_rotary_factor", { default: 1 }) !== 1) {

@@ -4,7 +4,13 @@
  * @module
  */
 import type { PretrainedConfig } from "../config.ts";
-import { type DecoderDefaults, type DecoderFields, decoderFields, tokenSpan } from "./decoder_config.ts";
+import {
+  type DecoderDefaults,
+  type DecoderFields,
+  decoderFields,
+  layerTypes,
+  tokenSpan,
+} from "./decoder_config.ts";
 
 /** A checked Llama configuration. */
 export interface LlamaFields extends DecoderFields {
@@ -31,9 +37,20 @@ export interface LlamaFields extends DecoderFields {
  * ```
  */
 export function llamaConfig(config: PretrainedConfig, defaults: DecoderDefaults = {}): LlamaFields {
-  return {
-    ...decoderFields(config, defaults),
-    mlp_bias: config.read.boolean("mlp_bias", { default: false }),
-    sliding_window: tokenSpan(config, "sliding_window", null),
-  };
+  const fields = decoderFields(config, defaults);
+  const sliding_window = tokenSpan(config, "sliding_window", null);
+  checkAlike(config, fields.num_hidden_layers, sliding_window);
+  return { ...fields, mlp_bias: config.read.boolean("mlp_bias", { default: false }), sliding_window };
+}
+
+/**
+ * Checks `layer_types`, by which caches are made, where an architecture has layers of one type only. Those of a window may
+ * keep every token.
+ *
+ * @throws {InvalidArgument | ModelFileError}
+ */
+export function checkAlike({ read }: PretrainedConfig, layers: number, sliding_window: number | null): void {
+  const known = ["full_attention", ...(sliding_window === null ? [] : ["sliding_attention"])];
+  const types = layerTypes(read, layers, known, () => known[0]!);
+  if (new Set(types).size > 1) throw read.refuse("layer_types", `one type for all ${layers} layers`);
 }

@@ -174,7 +174,9 @@ function checkGiven({ attention_mask: given, batch, length, past, cache, plans }
 }
 
 function release(mask: AttentionMask): void {
-  if (mask !== null && Symbol.dispose in mask) (mask as Disposable)[Symbol.dispose]();
+  // A function of the user's may have made it.
+  if (typeof mask !== "object" || mask === null || !(Symbol.dispose in mask)) return;
+  (mask as Disposable)[Symbol.dispose]();
 }
 
 function checkRecord(given: Readonly<Record<string, AttentionMask>>, types: readonly string[]): void {

@@ -5,7 +5,7 @@
  */
 import type { PretrainedConfig } from "../config.ts";
 import { decoderFields, tokenSpan } from "./decoder_config.ts";
-import type { LlamaFields } from "./llama_config.ts";
+import { checkAlike, type LlamaFields } from "./llama_config.ts";
 
 /** Window where the configuration does not say (null says none). */
 const WINDOW = 4096;
@@ -16,10 +16,8 @@ const WINDOW = 4096;
  * @throws {InvalidArgument | ModelFileError} naming the field, what was expected and what was found.
  */
 export function mistralConfig(config: PretrainedConfig): LlamaFields {
-  return {
-    ...decoderFields(config, { max_position_embeddings: 4096 * 32 }),
-    attention_bias: false,
-    mlp_bias: false,
-    sliding_window: tokenSpan(config, "sliding_window", WINDOW),
-  };
+  const fields = decoderFields(config, { max_position_embeddings: 4096 * 32 });
+  const sliding_window = tokenSpan(config, "sliding_window", WINDOW);
+  checkAlike(config, fields.num_hidden_layers, sliding_window);
+  return { ...fields, attention_bias: false, mlp_bias: false, sliding_window };
 }

@@ -7,6 +7,8 @@ import { attentionFunction, builtinOf, modelAttentionFunction, withoutPages } fr
 import type { AttentionFunction } from "../attention/types.ts";
 import type { AttnImplementation, PretrainedConfig } from "../config.ts";
 import type { AttentionPlan } from "../layers/attention.ts";
+import { Tensor } from "../tensor.ts";
+import { untilAborted } from "./turns.ts";
 
 /** What a part uses when nothing was requested. */
 export const DEFAULT_IMPLEMENTATION = "sdpa";
@@ -38,16 +40,16 @@ export class Plans {
   readonly paged: boolean;
 
   /**
-   * Looks all parts up.
+   * Looks all parts up. An abort by `signal` ends the waiting for a function, whatever that still does.
    *
    * @throws {InvalidArgument} for a name nobody registered
    */
-  constructor(config: PretrainedConfig, tap: AttentionTap = (forward) => forward) {
+  constructor(config: PretrainedConfig, tap: AttentionTap = (forward) => forward, signal?: AbortSignal) {
     for (const part of partsOf(config)) {
       const implementation = part._attn_implementation ?? DEFAULT_IMPLEMENTATION;
       this.#plans.set(part, {
         implementation,
-        forward: tap(modelAttentionFunction(implementation), implementation),
+        forward: abortable(tap(modelAttentionFunction(implementation), implementation), signal),
       });
     }
     const names = [...this.#plans.values()].map((p) => p.implementation);
@@ -59,6 +61,20 @@ export class Plans {
   of(part: PretrainedConfig): AttentionPlan {
     return this.#plans.get(part)!;
   }
+}
+
+/** A function that may never be done: an abort ends the waiting, and what comes later is disposed. */
+function abortable(forward: AttentionFunction, signal: AbortSignal | undefined): AttentionFunction {
+  if (signal === undefined) return forward;
+  return (...args) => {
+    const result = forward(...args);
+    return result instanceof Promise ? untilAborted(result, signal, disposeResult) : result;
+  };
+}
+
+/** Gives back what an attention function returned, whatever that is. */
+function disposeResult(late: unknown): void {
+  for (const t of Array.isArray(late) ? late : [late]) if (t instanceof Tensor) t[Symbol.dispose]();
 }
 
 function partsOf(config: PretrainedConfig): PretrainedConfig[] {

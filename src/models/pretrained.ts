@@ -9,6 +9,7 @@ import type { AttnImplementation, PretrainedConfig } from "../config.ts";
 import type { Device, DeviceName } from "../devices/device.ts";
 import { acquire, closeEngine, defaultDevice, openEngine } from "../devices/mod.ts";
 import { WasmEngine } from "../devices/wasm/engine.ts";
+import { isRecord, show } from "../config_fields.ts";
 import { InvalidArgument } from "../errors.ts";
 import type { GenerateOptions } from "../generation/generate.ts";
 import { GenerationMixin } from "../generation/mixin.ts";
@@ -137,6 +138,9 @@ export abstract class PreTrainedModel extends GenerationMixin implements AsyncDi
    * @throws the signal's reason when aborted
    */
   async forward(inputs: ForwardInputs): Promise<ForwardOutput> {
+    if (!isRecord(inputs)) {
+      throw new InvalidArgument(`Cannot run the model on ${show(inputs)}: expected inputs, with input_ids`);
+    }
     const backends = inputs.sdpa_backends === undefined
       ? enabledSdpaBackends()
       : checkBackends(inputs.sdpa_backends);

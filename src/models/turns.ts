@@ -23,15 +23,26 @@ export class Turns {
   }
 }
 
-/** Waits for `work`, or rejects with the signal's reason as soon as it is aborted. */
-async function untilAborted(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+/**
+ * Waits for `work`, or rejects with the signal's reason as soon as it is aborted. What `work` then still comes to is given
+ * to `unclaimed`.
+ */
+export async function untilAborted<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+  unclaimed: (late: T) => void = () => {},
+): Promise<T> {
   if (signal === undefined) return await work;
-  signal.throwIfAborted();
   const { promise, reject } = Promise.withResolvers<never>();
   const stop = () => reject(signal.reason);
-  signal.addEventListener("abort", stop, { once: true });
+  if (signal.aborted) stop();
+  else signal.addEventListener("abort", stop, { once: true });
   try {
-    await Promise.race([work, promise]);
+    return await Promise.race([promise, work]);
+  } catch (error) {
+    // Nobody waits for it any more, nor for its errors.
+    work.then(unclaimed).catch(() => {});
+    throw error;
   } finally {
     signal.removeEventListener("abort", stop);
   }

@@ -3,18 +3,25 @@
  *
  * @module
  */
+import { isRecord, show } from "../config_fields.ts";
 import { InvalidArgument } from "../errors.ts";
+import { extraKwargs } from "../models/inputs.ts";
 import { Tensor } from "../tensor.ts";
 
 /** Options of encoding. */
 export interface EncodeOptions {
-  /** Fill shorter rows with the padding token; needed for texts of different lengths. */
-  padding?: boolean;
+  /**
+   * Fill shorter rows with the padding token, which texts of different lengths need: true or `"longest"` as far as the
+   * longest row, `"max_length"` as far as `max_length`. Default false, or `"do_not_pad"`.
+   */
+  padding?: boolean | "longest" | "max_length" | "do_not_pad";
   /** Where padding goes; default: the tokenizer's, else right. Generation needs left. */
   padding_side?: "left" | "right";
   /** Cut rows to `max_length`. */
   truncation?: boolean;
-  /** Longest row with `truncation`; default: the tokenizer's. */
+  /** Which end is cut off; default: the tokenizer's, else right. */
+  truncation_side?: "left" | "right";
+  /** Longest row with `truncation`, and the length of all with `padding: "max_length"`; default: the tokenizer's. */
   max_length?: number;
   /** Add the special tokens the tokenizer's template puts around a text; default true. */
   add_special_tokens?: boolean;
@@ -30,21 +37,88 @@ export interface Encoding {
   attention_mask: Tensor;
 }
 
+const isBoolean = (v: unknown) => typeof v === "boolean";
+const isSide = (v: unknown) => v === "left" || v === "right";
+const PADDINGS: readonly unknown[] = ["longest", "max_length", "do_not_pad"];
+
+/** What options of a tokenizer may be. */
+const OPTIONS: Readonly<Record<string, readonly [fits: (v: unknown) => boolean, expected: string]>> = {
+  padding: [
+    (v) => isBoolean(v) || PADDINGS.includes(v),
+    'true, false, "longest", "max_length" or "do_not_pad"',
+  ],
+  padding_side: [isSide, '"left" or "right"'],
+  truncation: [isBoolean, "true or false"],
+  truncation_side: [isSide, '"left" or "right"'],
+  max_length: [(v) => Number.isSafeInteger(v) && (v as number) >= 1, "an integer ≥ 1"],
+  add_special_tokens: [isBoolean, "true or false"],
+  return_tensor: [(v) => v === true, "true: rows come as tensors"],
+  skip_special_tokens: [isBoolean, "true or false"],
+};
+
+/** Options of encoding, by name. */
+export const ENCODE_OPTIONS: readonly string[] = Object.keys(OPTIONS).filter((n) =>
+  n !== "skip_special_tokens"
+);
+
 /**
- * Rows of ids as tensors of one length.
+ * Checks options of a tokenizer; `names` are those it takes.
  *
- * @throws {InvalidArgument} for rows of different lengths without padding
+ * @throws {InvalidArgument} for an unknown one, or a value that does not fit
+ */
+export function checkTokenizerOptions(options: unknown, names: readonly string[]): void {
+  if (!isRecord(options)) {
+    throw new InvalidArgument(
+      `Cannot take ${
+        show(options)
+      } as options of a tokenizer: expected an object; pairs of texts are not supported`,
+    );
+  }
+  if (Object.hasOwn(options, "return_tensors")) {
+    throw new InvalidArgument(
+      "Cannot take the option return_tensors: rows always come as tensors of this library, return_tensor: true says so",
+    );
+  }
+  const unknown = Object.keys(extraKwargs(options, names, ""))[0];
+  if (unknown !== undefined) {
+    throw new InvalidArgument(
+      `Cannot take the option ${unknown} of a tokenizer: known are ${names.join(", ")}`,
+    );
+  }
+  for (const [name, value] of Object.entries(options)) {
+    const [fits, expected] = OPTIONS[name]!;
+    if (value === undefined || fits(value)) continue;
+    throw new InvalidArgument(`Cannot tokenize with ${name} ${show(value)}: expected ${expected}`);
+  }
+}
+
+/**
+ * Rows of ids as tensors of one length, `most` with `padding: "max_length"`.
+ *
+ * @throws {InvalidArgument} for rows of different lengths without padding, or longer ones than they are to be
  */
 export function pack(
   rows: readonly number[][],
   options: EncodeOptions,
   pad: number | null,
   side: "left" | "right",
+  most: number,
 ): Encoding {
-  const longest = rows.reduce((most, row) => Math.max(most, row.length), 0);
+  const { padding = false } = options;
+  const longest = padding === "max_length" ? most : rows.reduce((n, row) => Math.max(n, row.length), 0);
   if (rows.length === 0) throw new InvalidArgument("Cannot tokenize an empty list of texts");
+  const over = rows.find((row) => row.length > longest);
+  if (over !== undefined || longest === Infinity) {
+    throw new InvalidArgument(
+      `Cannot pad to max_length ${longest}: ${
+        over === undefined
+          ? "the tokenizer names none, expected the option max_length"
+          : `a text has ${over.length} tokens; pass { truncation: true }`
+      }`,
+    );
+  }
   const ragged = rows.some((r) => r.length !== longest);
-  if (ragged && options.padding !== true) {
+  if (ragged && (padding === false || padding === "do_not_pad")) {
     throw new InvalidArgument(
       `Cannot put texts of ${
         [...new Set(rows.map((r) => r.length))].join(", ")

@@ -4,7 +4,9 @@
  * @module
  */
 import type { Streamer } from "../generation/generate.ts";
+import { isRecord, show } from "../config_fields.ts";
 import { InvalidArgument } from "../errors.ts";
+import { Print } from "./print.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** How a stream decodes. */
@@ -17,8 +19,8 @@ export interface StreamOptions {
 
 /** Options of a {@linkcode TextStreamer}. */
 export interface TextStreamerOptions extends StreamOptions {
-  /** Receives text as soon as it is complete. */
-  write: (text: string) => void | Promise<void>;
+  /** Receives text as soon as it is complete; default: print it, and a line break at the end. */
+  write?: (text: string) => void | Promise<void>;
 }
 
 /** Tokens decoded together before older ones are let go, where a character does not end sooner. */
@@ -97,12 +99,19 @@ export class TextStreamer implements Streamer {
   readonly #decoding: TextDecoding;
   readonly #skip_prompt: boolean;
   readonly #write: (text: string) => void | Promise<void>;
+  readonly #print: Print | null;
 
-  /** Decodes with `tokenizer` and writes with `options.write`. */
-  constructor(tokenizer: Tokenizer, options: TextStreamerOptions) {
+  /**
+   * Decodes with `tokenizer` and writes with `options.write`.
+   *
+   * @throws {InvalidArgument} for what is no tokenizer, or nothing to write with
+   */
+  constructor(tokenizer: Tokenizer, options: TextStreamerOptions = {}) {
+    checkStream(tokenizer, options);
     this.#decoding = new TextDecoding(tokenizer, options.skip_special_tokens ?? true);
     this.#skip_prompt = options.skip_prompt ?? true;
-    this.#write = options.write;
+    this.#print = options.write === undefined ? new Print() : null;
+    this.#write = options.write ?? ((text) => this.#print!.write(text));
   }
 
   /** Receives pieces of text that no later token changes; overridden by streamers that do not write. */
@@ -139,6 +148,20 @@ export class TextStreamer implements Streamer {
   async end(_error?: unknown): Promise<void> {
     const rest = this.#decoding.end();
     if (rest !== "") await this.on_finalized_text(rest);
+    this.#print?.end();
+  }
+}
+
+function checkStream(tokenizer: unknown, options: TextStreamerOptions): void {
+  const { decode } = (tokenizer ?? {}) as { decode?: unknown };
+  if (typeof decode !== "function") {
+    throw new InvalidArgument(`Cannot stream text with ${typeof tokenizer}: expected a tokenizer`);
+  }
+  if (!isRecord(options) || (options.write !== undefined && typeof options.write !== "function")) {
+    const found = isRecord(options) ? `write of ${typeof options.write}` : show(options);
+    throw new InvalidArgument(
+      `Cannot stream text with ${found}: expected options, write a function of the text`,
+    );
   }
 }
 
@@ -173,6 +196,7 @@ export class TextIteratorStreamer extends TextStreamer implements AsyncIterable<
   #pieces: string[] = [];
   #reading = false;
   #left = false;
+  #ending = false;
   #ended: { readonly error: unknown } | null = null;
   /** Wakes whoever waits: the reader for text, or the writer for room. */
   #wake: () => void = () => {};
@@ -194,14 +218,20 @@ export class TextIteratorStreamer extends TextStreamer implements AsyncIterable<
     if (this.#left) return;
     this.#pieces.push(text);
     this.#wake();
-    while (this.#reading && !this.#left && this.#pieces.length > this.#most) await this.#change();
+    while (this.#reading && !this.#left && !this.#ending && this.#pieces.length > this.#most) {
+      await this.#change();
+    }
   }
 
   /** Ends the text; the reader's loop ends after what is left of it, with `error` if there is one. */
   override async end(error?: unknown): Promise<void> {
+    // What is left is one piece more at most, and whoever waits for room would wait for a reader that may have stopped.
+    this.#ending = true;
+    this.#wake();
     try {
       await super.end();
     } finally {
+      this.#ending = false;
       // Nobody waits for the end of what a reader has left; the next text may have one.
       this.#ended = this.#left ? null : { error };
       this.#left = false;

@@ -10,7 +10,7 @@ import { KeptFiles } from "../hub/kept_files.ts";
 import { HUB_OPTIONS, type HubOptions, openFiles } from "../hub/open.ts";
 import { DownloadMeter } from "../hub/progress.ts";
 import { writeFolder } from "../hub/write.ts";
-import { hostData, Tensor } from "../tensor.ts";
+import type { Tensor } from "../tensor.ts";
 import {
   type ChatMessage,
   type ChatTemplate,
@@ -18,13 +18,21 @@ import {
   ChatWriter,
   readChatTemplate,
 } from "./chat_template.ts";
-import { type EncodeOptions, type Encoding, pack } from "./encoding.ts";
+import {
+  checkTokenizerOptions,
+  ENCODE_OPTIONS,
+  type EncodeOptions,
+  type Encoding,
+  pack,
+} from "./encoding.ts";
+import { jsonObject, specialTokens } from "./special_tokens.ts";
+import { describeIds, tokenRows } from "./token_rows.ts";
 import { checkTokenizerFile } from "./tokenizer_file.ts";
 
 /** Options of `tokenizer.apply_chat_template`. */
 export type ApplyChatTemplateOptions =
   & ChatTemplateOptions
-  & Pick<EncodeOptions, "padding" | "padding_side" | "truncation" | "max_length">
+  & Pick<EncodeOptions, "padding" | "padding_side" | "truncation" | "truncation_side" | "max_length">
   & {
     /** Return token ids, as the tokenizer does when called; default true. False gives the text. */
     tokenize?: boolean;
@@ -40,14 +48,22 @@ export interface Tokenizer {
   (text: string | readonly string[], options?: EncodeOptions): Encoding;
   /** Token ids of one text. */
   encode(text: string, options?: { add_special_tokens?: boolean }): number[];
-  /** Text of token ids. */
+  /**
+   * Text of token ids, or of one.
+   *
+   * @throws {InvalidArgument} for what are no ids, and for rows of them: see `batch_decode`
+   */
   decode(
-    ids: Tensor | readonly number[] | readonly bigint[],
+    ids: Tensor | number | bigint | readonly number[] | readonly bigint[],
     options?: { skip_special_tokens?: boolean },
   ): string;
-  /** Texts of rows of token ids. */
+  /**
+   * Texts of rows of token ids. Ids that are no rows are one row, as in Transformers.
+   *
+   * @throws {InvalidArgument} for what are no ids
+   */
   batch_decode(
-    ids: Tensor | readonly (readonly number[])[],
+    ids: Tensor | number | bigint | readonly number[] | readonly bigint[] | readonly (readonly number[])[],
     options?: { skip_special_tokens?: boolean },
   ): string[];
   /**
@@ -121,13 +137,13 @@ export const AutoTokenizer: {
     const read = options.signal === undefined ? {} : { signal: options.signal };
     const meter = new DownloadMeter(options.progress_callback);
     const files = new KeptFiles(await openFiles(idOrPathOrUrl, { ...options, meter }));
-    const json = record(
+    const json = jsonObject(
       await files.json("tokenizer.json", MAX_TOKENIZER_BYTES, read),
       `${files.describe()}/tokenizer.json`,
     );
     const has = await files.has("tokenizer_config.json", read);
     const config = has
-      ? record(
+      ? jsonObject(
         await files.json("tokenizer_config.json", MAX_TOKENIZER_BYTES, read),
         `${files.describe()}/tokenizer_config.json`,
       )
@@ -138,13 +154,6 @@ export const AutoTokenizer: {
   },
 };
 
-function record(value: unknown, name: string): Record<string, unknown> {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new ModelFileError(`Cannot read ${name}: expected a JSON object`);
-  }
-  return value as Record<string, unknown>;
-}
-
 /** Runs the engine on a model's files: what it throws, it throws because of them. */
 function guarded<T>(what: string, fn: () => T): T {
   try {
@@ -153,25 +162,6 @@ function guarded<T>(what: string, fn: () => T): T {
     const why = error instanceof Error ? error.message.slice(0, 300) : "unknown error";
     throw new ModelFileError(`Cannot ${what}: ${why}`, { cause: error });
   }
-}
-
-/** A token of the configuration, stored as a text or with its properties. */
-function contentOf(token: unknown): string | null {
-  if (typeof token === "string") return token;
-  const content = typeof token === "object" && token !== null && "content" in token ? token.content : null;
-  return typeof content === "string" ? content : null;
-}
-
-/** The special tokens by the names templates know them by, e.g. `bos_token`. */
-function specialTokens(config: Readonly<Record<string, unknown>>): Record<string, string> {
-  const extra = config["extra_special_tokens"];
-  const named = { ...(typeof extra === "object" ? extra : null), ...config };
-  return Object.fromEntries(
-    Object.entries(named).flatMap(([key, token]) => {
-      const content = key.endsWith("_token") ? contentOf(token) : null;
-      return content === null ? [] : [[key, content]];
-    }),
-  );
 }
 
 /**
@@ -206,11 +196,14 @@ export function tokenizerOf(
   const model_max_length = typeof limit === "number" && limit > 0 && limit < 1e15 ? limit : Infinity;
   const side = config["padding_side"] === "left" ? "left" : "right";
   const cutsLeft = config["truncation_side"] === "left";
-  const encode = (text: string, options: { add_special_tokens?: boolean } = {}): number[] => {
+  const encode: Tokenizer["encode"] = (text, options = {}) => {
+    checkTokenizerOptions(options, ["add_special_tokens"]);
+    return encodeText(text, options.add_special_tokens ?? true);
+  };
+  const encodeText = (text: string, add_special_tokens: boolean): number[] => {
     if (typeof text !== "string") {
       throw new InvalidArgument(`Cannot tokenize ${typeof text}: expected a string`);
     }
-    const add_special_tokens = options.add_special_tokens ?? true;
     const ids: readonly (number | undefined)[] = guarded(
       `tokenize with ${name}`,
       () => engine.encode(text, { add_special_tokens }).ids,
@@ -226,48 +219,56 @@ export function tokenizerOf(
     if (typeof text !== "string" && !Array.isArray(text)) {
       throw new InvalidArgument(`Cannot tokenize ${typeof text}: expected a string or a list of them`);
     }
-    let rows = (typeof text === "string" ? [text] : text as readonly string[]).map((t) => encode(t, options));
+    checkTokenizerOptions(options, ENCODE_OPTIONS);
+    const { add_special_tokens = true, max_length: most = model_max_length } = options;
+    let rows = (typeof text === "string" ? [text] : text as readonly string[])
+      .map((t) => encodeText(t, add_special_tokens));
     if (options.truncation === true) {
-      const most = options.max_length ?? model_max_length;
-      if (!(most >= 1)) {
-        throw new InvalidArgument(`Cannot truncate to max_length ${most}: expected a number of at least 1`);
-      }
-      rows = rows.map((row) => cutsLeft ? row.slice(Math.max(0, row.length - most)) : row.slice(0, most));
+      const left = (options.truncation_side ?? (cutsLeft ? "left" : "right")) === "left";
+      rows = rows.map((row) => left ? row.slice(Math.max(0, row.length - most)) : row.slice(0, most));
     }
-    return pack(rows, options, pad_token_id, options.padding_side ?? side);
+    return pack(rows, options, pad_token_id, options.padding_side ?? side, most);
   };
   const decode: Tokenizer["decode"] = (ids, options = {}) => {
-    const list = Array.from(
-      ids instanceof Tensor ? hostData(ids) as ArrayLike<number | bigint> : ids,
-      Number,
-    );
+    checkTokenizerOptions(options, ["skip_special_tokens"]);
+    const rows = tokenRows(ids);
+    if (rows === null || rows.several) {
+      throw new InvalidArgument(
+        `Cannot decode ${describeIds(ids)}: expected ids or one id; for rows of them see batch_decode`,
+      );
+    }
+    return decodeRow(rows.rows[0]!, options.skip_special_tokens ?? false);
+  };
+  const decodeRow = (list: readonly number[], skip_special_tokens: boolean): string => {
     const bad = list.find((id) => !Number.isInteger(id) || engine.id_to_token(id) === undefined);
     if (bad !== undefined) {
       throw new InvalidArgument(`Cannot decode token id ${bad}: the tokenizer has no such token`);
     }
-    const skip_special_tokens = options.skip_special_tokens ?? false;
     return list.length === 0 ? "" : guarded(
       `decode with ${name}`,
-      () => engine.decode(list, { skip_special_tokens, clean_up_tokenization_spaces }),
+      () => engine.decode([...list], { skip_special_tokens, clean_up_tokenization_spaces }),
     );
   };
   const batch_decode: Tokenizer["batch_decode"] = (ids, options = {}) => {
-    if (!(ids instanceof Tensor)) return ids.map((row) => decode(row, options));
-    const [batch, length] = ids.shape as [number, number];
-    const host = Array.from(hostData(ids) as ArrayLike<number | bigint>, Number);
-    return Array.from({ length: batch }, (_, b) => decode(host.slice(b * length, (b + 1) * length), options));
+    checkTokenizerOptions(options, ["skip_special_tokens"]);
+    const found = tokenRows(ids);
+    if (found === null) {
+      throw new InvalidArgument(`Cannot decode ${describeIds(ids)}: expected rows of ids, (B, N) or lists`);
+    }
+    return found.rows.map((row) => decodeRow(row, options.skip_special_tokens ?? false));
   };
   const chat = new ChatWriter(chat_template, special);
   const apply_chat_template = (
     messages: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],
     options: ApplyChatTemplateOptions = {},
   ) => {
-    const { tokenize = true, padding, padding_side, truncation, max_length, ...rest } = options;
+    const { tokenize = true, padding, padding_side, truncation, truncation_side, max_length, ...rest } =
+      options;
     const several = Array.isArray(messages) && Array.isArray(messages[0]);
     const texts = (several ? messages as readonly (readonly ChatMessage[])[] : [messages as ChatMessage[]])
       .map((one) => chat.write(one, rest));
     if (!tokenize) return several ? texts : texts[0]!;
-    const given = Object.entries({ padding, padding_side, truncation, max_length });
+    const given = Object.entries({ padding, padding_side, truncation, truncation_side, max_length });
     const chosen: EncodeOptions = Object.fromEntries(given.filter(([, value]) => value !== undefined));
     return call(texts, { ...chosen, add_special_tokens: false });
   };

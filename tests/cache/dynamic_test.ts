@@ -174,12 +174,22 @@ for (const [name, act, mentions] of REFUSED) {
   });
 }
 
-liveTest("a disposed cache holds nothing and is empty", async () => {
+liveTest("a disposed cache holds nothing and cannot be used", async () => {
   const cache = new DynamicCache({ config: new PretrainedConfig({ num_hidden_layers: 2 }) });
   await update(cache, 0, 1, 3);
   cache[Symbol.dispose]();
   cache[Symbol.dispose]();
-  assertEquals([cache.get_seq_length(), liveBuffers()], [0, 0]);
+  assertEquals(liveBuffers(), 0);
+  const uses = [
+    () => cache.get_seq_length(),
+    () => cache.get_mask_sizes(1),
+    () => cache.reset(),
+    () => cache.crop(0),
+    () => cache.snapshot(),
+  ];
+  for (const use of uses) assertThrows(use, InvalidArgument, "after it was disposed");
+  await assertRejects(() => update(cache, 0, 1, 3), InvalidArgument, "after it was disposed");
+  assertEquals(liveBuffers(), 0);
 });
 
 reportSkipped();

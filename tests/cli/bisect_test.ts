@@ -1,8 +1,10 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { decode } from "npm:fast-png@8.0.0";
 import { liveBuffers } from "../../mod.ts";
+import { heatmapsToPixels } from "../../src/draw/raster.ts";
 import { DEMO, DEVICES } from "../models/support.ts";
 import { deviceTest, reportSkips } from "../support/devices.ts";
+import { panels } from "../../src/cli/bisect.ts";
 import { type Io, main } from "../../src/cli/main.ts";
 import { attune, FakeIo } from "./fake_io.ts";
 
@@ -75,6 +77,22 @@ Deno.test("attune bisect: finds the token, layer and head of a fault in a module
   assertEquals([json.code, agree, layers.length], [3, false, 6]);
   assertEquals([divergence.position, divergence.layer_index, divergence.head], [5, 1, 2]);
   assertEquals(liveBuffers(), 0);
+});
+
+Deno.test("attune bisect: the picture says of the masks what the text says", async () => {
+  await using module = await faulty();
+  const args = ["--a", "eager", "--b", "faulty", "--import", module.file];
+  const { stdout } = await run(...args);
+  const found = JSON.parse((await run(...args, "--json")).stdout);
+  const titles = panels(found, String).slice(1).map(({ title }) => title);
+  assertEquals(titles, stdout.split("\n").filter((line) => / received /.test(line)));
+  assertStringIncludes(titles[1]!, "b received null: the flags of the call say the rest (is_causal=true)");
+  // What nobody else can read has a title and no cells.
+  found.divergence.mask_b = { words: "a mask of its own", drawing: null, window: null, visible: null };
+  const hidden = panels(found, String)[2]!;
+  assertEquals(hidden.title, "b received a mask of its own (only its receiver can read it)");
+  assertEquals(hidden.values.length, 0);
+  assert(heatmapsToPixels(panels(found, String)).height > 0);
 });
 
 Deno.test("attune bisect: a tolerance that is given counts", async () => {

@@ -16,9 +16,36 @@ async function chat(lines: readonly string[], args: readonly string[] = [], opti
 /** What a chat said, a JSON object a line. */
 async function said(lines: readonly string[], ...args: string[]) {
   const { code, stdout, stderr } = await chat(lines, [...args, "--json"]);
-  assertEquals({ code, stderr }, { code: 0, stderr: "" });
-  return stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
+  const events = stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
+  // A script of which a line failed has failed.
+  const failed = events.some(({ type }) => type === "error");
+  assertEquals({ code, stderr }, { code: failed ? 1 : 0, stderr: "" });
+  return events;
 }
+
+Deno.test("attune chat: a script goes on after a line that fails, and its exit code is 1; at a terminal it is 0", async () => {
+  for (const wrong of ["/swap nope", "/set temperature=-1\nAnd"]) {
+    const lines = [...wrong.split("\n"), "/set temperature=", "God"];
+    const script = await chat(lines, ["--sample", "--seed", "1"]);
+    assertEquals([script.code, script.stdout.trimEnd().split("\n").length], [1, 1]);
+    assertStringIncludes(script.stderr, "Cannot ");
+  }
+  const { code, stderr } = await chat(["/swap nope"], [], { terminal: { stdin: true } });
+  assertEquals(code, 0);
+  assertStringIncludes(stderr, "Cannot use attn_implementation");
+});
+
+Deno.test("attune chat: options of several sequences are none of its options", async () => {
+  const help = (await attune(["chat", "--help"])).stdout;
+  const several = ["--num-beams", "--num-return-sequences", "--length-penalty"];
+  for (const flag of several) {
+    assert(!help.includes(flag), flag);
+    assertStringIncludes((await attune(["generate", "--help"])).stdout, flag);
+    assertEquals((await chat(["And"], [flag, "2"])).code, 2);
+  }
+  const [refused] = await said(["/set num_beams=2"], "--plain");
+  assertStringIncludes(refused.message, "expected <name>=<value> with one of max_new_tokens");
+});
 
 Deno.test("attune chat: answers are on stdout, all else on stderr; that there is no template is said once", async () => {
   const { code, stdout, stderr } = await chat(["In the beginning", "", "And God said"]);

@@ -49,6 +49,31 @@ Deno.test("attune generate: JSON says what computed each token; a swap changes t
   assertEquals(liveBuffers(), 0);
 });
 
+Deno.test("attune generate: the names of swaps are checked before anything is written", async () => {
+  const { code, stdout, stderr } = await attune(["generate", MODEL, PROMPT, "--swap-at", "2=nope", "--echo"]);
+  assertEquals([code, stdout], [1, ""]);
+  assertStringIncludes(stderr, 'Cannot use attn_implementation="nope": expected one of eager');
+  const part = await attune(["generate", MODEL, PROMPT, "--swap-at", "2=vision_config=eager"]);
+  assertEquals([part.code, part.stdout], [1, ""]);
+  assertEquals(liveBuffers(), 0);
+});
+
+Deno.test("attune generate: a swap that is never reached is said", async () => {
+  const run = (at: string) =>
+    attune(["generate", MODEL, PROMPT, "--swap-at", `${at}=eager`, "--max-new-tokens", "3"]);
+  assertEquals((await run("2")).stderr, "");
+  for (const at of ["3", "20"]) {
+    const { code, stderr } = await run(at);
+    assertEquals(
+      { code, stderr },
+      {
+        code: 0,
+        stderr: `Nothing was computed with eager: --swap-at ${at}, and the text ended after 3 tokens\n`,
+      },
+    );
+  }
+});
+
 Deno.test("attune generate: --stats goes to stderr", async () => {
   const args = ["generate", MODEL, PROMPT, "--max-new-tokens", "3", "--attn", "eager", "--stats"];
   const { stdout, stderr } = await attune(args);

@@ -42,5 +42,33 @@ Deno.test("attune mask: wrong usage is code 2, a refused name code 1", async () 
   const refused = await run("--impl", "nope");
   assertEquals(refused.code, 1);
   assertStringIncludes(refused.said, "flex_attention");
+  assertStringIncludes(refused.said, "paged|flash_attention_2");
   assertEquals((await run("--q", "0")).code, 2);
+});
+
+Deno.test("attune mask: padding is drawn with the pattern it goes with", async () => {
+  const grid = (text: string) => text.split("\n").filter((line) => line.startsWith("q "));
+  for (const pattern of ["causal", "sliding", "bidirectional"]) {
+    const args = ["--q", "6", "--left-padding", "2", "--past", "1", "--pattern", pattern];
+    const flash = await run("--impl", "flash_attention_2", ...args);
+    assertStringIncludes(flash.text, "shape [1,7], true = real token; the flags of the call say the rest");
+    // The dense mask says all of it, but for queries of padding, which see nothing here and something there.
+    const eager = await run("--impl", "eager", ...args);
+    assertEquals(grid(flash.text).slice(1), grid(eager.text).slice(1));
+  }
+  const { text } = await run("--impl", "flash_attention_2", "--q", "4", "--left-padding", "2");
+  assertEquals(grid(text), ["q 0  ⬚ ⬚ ⬚ ⬚", "q 1  ⬚ ⬚ ⬚ ⬚", "q 2  ⬚ ⬚ ■ ⬚", "q 3  ⬚ ⬚ ■ ■"]);
+});
+
+Deno.test("attune mask: lengths that do not go together are wrong usage", async () => {
+  const usage = async (...args: string[]) => {
+    const { code, text, said } = await run(...args);
+    assertEquals({ args, code, text }, { args, code: 2, text: "" });
+    return said;
+  };
+  assertStringIncludes(await usage("--q", "8", "--left-padding", "20"), "expected less than the 8 keys");
+  assertStringIncludes(await usage("--q", "3", "--kv", "2", "--past", "3"), "expected at least 6");
+  assertStringIncludes(await usage("--q", "3", "--kv", "2"), "expected at least 3");
+  // Queries may look at fewer keys of another sequence.
+  assertEquals((await run("--pattern", "bidirectional", "--q", "3", "--kv", "2")).code, 0);
 });
