@@ -38,7 +38,10 @@ export const AutoConfig: {
       }
     }
     const meter = new DownloadMeter(options.progress_callback);
-    const config = await loadConfig(await openFiles(idOrPathOrUrl, { ...hubOptions(options), meter }), options);
+    const config = await loadConfig(
+      await openFiles(idOrPathOrUrl, { ...hubOptions(options), meter }),
+      options,
+    );
     meter.done("config.json");
     return config;
   },

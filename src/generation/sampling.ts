@@ -53,7 +53,7 @@ export function argmaxOf(scores: Float32Array): number {
   let best = 0, top = scores[0]!;
   for (let i = 1; i < scores.length; i++) {
     // A NaN is taken, and stays.
-    if (scores[i]! <= top || top !== top) continue;
+    if (scores[i]! <= top || Number.isNaN(top)) continue;
     best = i;
     top = scores[i]!;
   }

@@ -155,5 +155,5 @@ function checkResult(
 }
 
 function describe(x: unknown): string {
-  return x instanceof Tensor ? `${x.dtype} [${x.shape}]` : x === null ? "null" : typeof x;
+  return x instanceof Tensor ? `a tensor ${x.dtype} [${x.shape}]` : x === null ? "null" : typeof x;
 }

@@ -96,7 +96,7 @@ liveTest("positions beyond the rotary table take a row each, with the same numbe
   const device = openEngine();
   try {
     using rotary = new RotaryEmbedding(4, { rope_type: "default", rope_theta: 10000 });
-    using x = Tensor.from([1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0], { shape: [1, 1, 3, 4] });
+    using x = Tensor.from([1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0], { shape: [1, 1, 3, 4], dtype: "float32" });
     const places = [5, 6, 1e9];
     using positions = Tensor.ofHost(Int32Array.from(places), "int32", [1, 3], "wasm");
     const [q, k] = rotary.at(positions, 1e9, device)(x, x);
@@ -115,7 +115,8 @@ liveTest("positions beyond the rotary table take a row each, with the same numbe
 });
 
 Deno.test("rope_scaling stands in the place of rope_parameters, as in Transformers", async () => {
-  const rope = async (fields: Record<string, unknown>) => llamaConfig(await changedConfig("llama", fields)).rope;
+  const rope = async (fields: Record<string, unknown>): Promise<unknown> =>
+    llamaConfig(await changedConfig("llama", fields)).rope;
   const rope_parameters = { rope_type: "default", rope_theta: 5000 };
   const rope_scaling = { rope_type: "linear", factor: 4 };
   assertEquals(await rope({ rope_parameters, rope_scaling }), { ...rope_scaling, rope_theta: 10000 });

@@ -25,7 +25,14 @@ const LAYERS: readonly (readonly string[])[] = [
   ["src/ops/"],
   ["src/tensor*", "src/host_data.ts", "src/storage.ts", "src/shape.ts", "src/scope.ts", "src/settings.ts"],
   ["src/devices/"],
-  ["src/registry.ts", "src/notice.ts", "src/random.ts", "src/async_context.ts", "src/dtype.ts", "src/errors.ts"],
+  [
+    "src/registry.ts",
+    "src/notice.ts",
+    "src/random.ts",
+    "src/async_context.ts",
+    "src/dtype.ts",
+    "src/errors.ts",
+  ],
   ["wasm/built/", "kernels/"],
 ];
 

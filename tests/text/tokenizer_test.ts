@@ -63,10 +63,10 @@ liveTest("one id, a list, rows and tensors decode as in Transformers; anything e
   for (const one of [[5, 6], flat, rows]) assertEquals(tokenizer.batch_decode(one), ["#$"]);
   assertEquals(tokenizer.batch_decode(5), ["#"]);
   for (const odd of [rows, deep, floats, [[5, 6]], "5", null, [[[5]]]]) {
-    assertThrows(() => tokenizer.decode(odd as number[]), InvalidArgument, "Cannot decode");
+    assertThrows(() => tokenizer.decode(odd as unknown as number[]), InvalidArgument, "Cannot decode");
   }
   for (const odd of [deep, floats, "5", null, [[[5]]], [5, [6]]]) {
-    assertThrows(() => tokenizer.batch_decode(odd as number[]), InvalidArgument, "Cannot decode");
+    assertThrows(() => tokenizer.batch_decode(odd as unknown as number[]), InvalidArgument, "Cannot decode");
   }
 });
 
