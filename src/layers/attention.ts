@@ -149,7 +149,7 @@ function checkResult(
   const got = Array.isArray(result) ? `[${parts.map(describe).join(", ")}]` : describe(result);
   for (const t of [result, ...parts]) if (t instanceof Tensor) t[Symbol.dispose]();
   throw new InvalidArgument(
-    `Cannot use the result of attention function "${name}": expected floats [attn_output, attn_weights or null] of shapes ` +
+    `Cannot use the result of attention function "${name}": expected [attn_output, attn_weights or null], floats of shapes ` +
       `(B, Q, H, Dv) = [${batch},${queries},${heads},${width}] and (B, H, Q, K) = [${batch},${heads},${queries},…], got ${got}`,
   );
 }

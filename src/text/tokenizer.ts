@@ -232,9 +232,12 @@ export function tokenizerOf(
   const decode: Tokenizer["decode"] = (ids, options = {}) => {
     checkTokenizerOptions(options, ["skip_special_tokens"]);
     const rows = tokenRows(ids);
-    if (rows === null || rows.several) {
+    // A batch of one is no other text than its row: what `generate` gives for one prompt.
+    if (rows === null || rows.rows.length > 1) {
       throw new InvalidArgument(
-        `Cannot decode ${describeIds(ids)}: expected ids or one id; for rows of them see batch_decode`,
+        `Cannot decode ${
+          describeIds(ids)
+        }: expected ids or one id; for several rows of them see batch_decode`,
       );
     }
     return decodeRow(rows.rows[0]!, options.skip_special_tokens ?? false);

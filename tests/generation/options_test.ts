@@ -233,7 +233,7 @@ const REFUSED: readonly (readonly [name: string, options: Record<string, unknown
     ["NaN as min_p", { min_p: NaN }, "min_p NaN"],
     ["a repetition_penalty of 0", { repetition_penalty: 0 }, "repetition_penalty 0", "> 0"],
     ["a repetition_penalty as a string", { repetition_penalty: "1.2" }, 'repetition_penalty "1.2"'],
-    ["no beams", { num_beams: 0 }, "num_beams 0", "≥ 1"],
+    ["no beams", { num_beams: 0 }, "num_beams 0", "from 1 to"],
     ["half a beam", { num_beams: 1.5 }, "num_beams 1.5"],
     ["an infinite length_penalty", { num_beams: 2, length_penalty: Infinity }, "length_penalty Infinity"],
     ["another early_stopping", { num_beams: 2, early_stopping: "always" }, '"always"', '"never"'],
@@ -262,7 +262,6 @@ const REFUSED: readonly (readonly [name: string, options: Record<string, unknown
     ["a stopping criterion of null", { stopping_criteria: [null] }, "stopping_criteria[0]"],
     ["return_dict_in_generate as a string", { return_dict_in_generate: "yes" }, "return_dict_in_generate"],
     ["output_scores as a number", { output_scores: 1 }, "output_scores 1"],
-    ["a generation_config of null", { generation_config: null }, "generation_config"],
     ["a generation_config that is a string", { generation_config: "greedy" }, "generation_config"],
     [
       "a field of a generation_config of the wrong type",

@@ -207,13 +207,13 @@ liveTest(
     for (const value of [-Infinity, NaN]) {
       const logits_processor: LogitsProcessor[] = [(scores) => void scores.fill(value)];
       const nothing = model.generate({ input_ids, logits_processor, do_sample: true });
-      await assertRejects(() => nothing, InvalidArgument, "not finite");
+      await assertRejects(() => nothing, InvalidArgument, "logits_processor[0]");
     }
     const none = model.generate({
       input_ids,
       logits_processor: [(scores) => void scores.fill(NaN)],
       num_beams: 2,
     });
-    await assertRejects(() => none, InvalidArgument, "not finite");
+    await assertRejects(() => none, InvalidArgument, "logits_processor[0]");
   },
 );

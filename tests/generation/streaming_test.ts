@@ -125,12 +125,15 @@ liveTest("an abort without a reason rejects with an AbortError, a timeout with a
   await using model = await load();
   const aborted = await assertRejects(() => generate(model, { signal: AbortSignal.abort() }), DOMException);
   assertEquals(aborted.name, "AbortError");
-  const streamer = recorder(() => new Promise((resolve) => setTimeout(resolve, 10)));
+  let slow: Promise<void> = Promise.resolve();
+  const streamer = recorder(() => slow = new Promise((resolve) => setTimeout(resolve, 10)));
   const late = await assertRejects(
     () => generate(model, { signal: AbortSignal.timeout(25), streamer, max_new_tokens: 100 }),
     DOMException,
   );
   assertEquals(late.name, "TimeoutError");
+  // The abort does not wait for the streamer; the test does.
+  await slow;
 });
 
 liveTest("an abort between two steps: the cache holds the finished steps and can be continued", async () => {

@@ -58,11 +58,13 @@ liveTest("one id, a list, rows and tensors decode as in Transformers; anything e
   using rows = Tensor.from([[5, 6]], { dtype: "int64" });
   using deep = Tensor.from([[[5, 6]]], { dtype: "int64" });
   using floats = Tensor.from([5, 6], { dtype: "float32" });
+  using batch = Tensor.from([[5, 6], [5, 6]], { dtype: "int64" });
   assertEquals([tokenizer.decode(5), tokenizer.decode([5, 6]), tokenizer.decode(flat)], ["#", "#$", "#$"]);
+  assertEquals(tokenizer.decode(rows), "#$");
   assertEquals(tokenizer.batch_decode([[5, 6], [7]]), ["#$", "%"]);
   for (const one of [[5, 6], flat, rows]) assertEquals(tokenizer.batch_decode(one), ["#$"]);
   assertEquals(tokenizer.batch_decode(5), ["#"]);
-  for (const odd of [rows, deep, floats, [[5, 6]], "5", null, [[[5]]]]) {
+  for (const odd of [batch, deep, floats, [[5], [6]], "5", null, [[[5]]]]) {
     assertThrows(() => tokenizer.decode(odd as unknown as number[]), InvalidArgument, "Cannot decode");
   }
   for (const odd of [deep, floats, "5", null, [[[5]]], [5, [6]]]) {
