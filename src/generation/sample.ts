@@ -3,6 +3,8 @@
  *
  * @module
  */
+import type { TypedArray } from "../dtype.ts";
+import { ComputationDropped } from "../errors.ts";
 import { argmax, max } from "../ops/reduce.ts";
 import { Tensor } from "../tensor.ts";
 import type { Decoding } from "./decoding.ts";
@@ -34,8 +36,25 @@ export async function checkChosen(
   first: boolean,
 ): Promise<void> {
   if (!first && !tokens.includes(0)) return;
-  using top = max(logits, { dim: -1 });
-  for (const value of await top.data()) checkLargest(Number(value));
+  for (const value of await valuesOf(() => max(logits, { dim: -1 }))) checkLargest(Number(value));
+}
+
+/** Most aborts of others that may hit one reading. */
+const ATTEMPTS = 16;
+
+/**
+ * The values of what `compute` records. It is recorded beside other requests' forwards, so that the abort of one of
+ * these may drop it: its operands are there, and it is computed again.
+ */
+async function valuesOf(compute: () => Tensor): Promise<TypedArray> {
+  for (let attempt = 1;; attempt++) {
+    using result = compute();
+    try {
+      return await result.data();
+    } catch (error) {
+      if (!(error instanceof ComputationDropped) || attempt === ATTEMPTS) throw error;
+    }
+  }
 }
 
 async function choose(
@@ -46,8 +65,7 @@ async function choose(
   const { recorder, processors } = decoding;
   if (generators === null && processors.length === 0) {
     if (recorder.wants("output_scores")) recorder.addScores(logits.view(logits.shape, logits.strides));
-    using best = argmax(logits);
-    const tokens = Array.from(await best.data(), Number);
+    const tokens = Array.from(await valuesOf(() => argmax(logits)), Number);
     await checkChosen(logits, tokens, decoding.rows[0]!.length === decoding.prompt_length);
     return tokens;
   }
