@@ -20,6 +20,7 @@ import {
   temporaryFolder,
   text,
 } from "./remote_server.ts";
+import { said } from "../support/quiet.ts";
 
 const NAME = "model.safetensors";
 const bytes = pattern(50_000);
@@ -46,19 +47,6 @@ async function load(model: string, options: OpenOptions): Promise<Uint8Array> {
 async function goneServer(): Promise<string> {
   await using site = await serveModel({});
   return site.origin;
-}
-
-/** Collects what is said on the console. */
-async function said(work: () => Promise<unknown>): Promise<string[]> {
-  const original = console.warn;
-  const lines: string[] = [];
-  console.warn = (line: unknown) => void lines.push(String(line));
-  try {
-    await work();
-  } finally {
-    console.warn = original;
-  }
-  return lines;
 }
 
 /** All files below a folder, links resolved to what they point to. */

@@ -8,25 +8,13 @@ import { InvalidArgument, ModelFileError } from "../../src/errors.ts";
 import { isHubId } from "../../src/hub/hub_repository.ts";
 import { openFiles, type OpenOptions } from "../../src/hub/open.ts";
 import { HURRY, serveModel, temporaryFolder, text } from "./remote_server.ts";
+import { said } from "../support/quiet.ts";
 
 const FILES = { "config.json": text('{"from":"server"}') };
 
 async function config(model: string | URL, options: OpenOptions = {}): Promise<unknown> {
   const files = await openFiles(model, { cache_dir: null, patience: HURRY, ...options });
   return await files.json("config.json");
-}
-
-/** Collects what is said on the console. */
-async function said(work: () => Promise<unknown>): Promise<string[]> {
-  const original = console.warn;
-  const lines: string[] = [];
-  console.warn = (line: unknown) => void lines.push(String(line));
-  try {
-    await work();
-  } finally {
-    console.warn = original;
-  }
-  return lines;
 }
 
 /** Makes a folder with a config the working directory of `work`. */

@@ -14,3 +14,16 @@ export function quietly<T>(fn: () => T): { readonly result: T; readonly warnings
     console.warn = warn;
   }
 }
+
+/** Collects the warnings of asynchronous work. */
+export async function said(work: () => Promise<unknown>): Promise<string[]> {
+  const original = console.warn;
+  const lines: string[] = [];
+  console.warn = (line: unknown) => void lines.push(String(line));
+  try {
+    await work();
+  } finally {
+    console.warn = original;
+  }
+  return lines;
+}
