@@ -91,6 +91,7 @@ export type {
   SavePretrainedOptions,
 } from "./src/models/pretrained.ts";
 export type { SaveProgress } from "./src/models/save_pretrained.ts";
+export type { DraftCounts } from "./src/generation/output.ts";
 export type {
   GenerateDictOptions,
   GenerateOptions,

@@ -16,7 +16,7 @@ import type { AttentionBisection } from "../inspect/bisect_types.ts";
 import type { ReceivedMask } from "../inspect/mask_at.ts";
 import { bisectionText, receivedText } from "./bisect_text.ts";
 import { dim, Finished, type Io } from "./io.ts";
-import { implementation, loadModel, type ModelOptions, number, withSource } from "./model.ts";
+import { implementation, loadModel, type ModelOptions, number, withLoading, withSource } from "./model.ts";
 import { checkOutputs, writeOutput } from "./output.ts";
 import { promptOf } from "./prompt.ts";
 
@@ -44,7 +44,7 @@ export function bisectCommand(io: Io): Command {
     new Option(`--device-${side} <name>`, `where side ${side} computes`).choices(["wasm", "webgpu"])
       .default("wasm");
   const float = number({ min: 0 });
-  return withSource(new Command("bisect"))
+  return withLoading(withSource(new Command("bisect")))
     .description("Find the first token, layer and head in which two implementations or devices differ.")
     .option("--a <name>", "attention implementation of side a (default: the model's)", implementation)
     .option("--b <name>", "attention implementation of side b (default: the model's)", implementation)
@@ -62,15 +62,6 @@ export function bisectCommand(io: Io): Command {
       float,
     )
     .option("--rtol <x>", "tolerance relative to the larger of two elements (default: likewise)", float)
-    .addOption(
-      new Option("--dtype <name>", "type of the weights in memory")
-        .choices(["auto", "float32", "float16", "bfloat16"]).default("auto"),
-    )
-    .option(
-      "--import <module>",
-      "a module of yours that registers attention or mask functions (repeatable)",
-      (path: string, before: readonly string[] = []) => [...before, path],
-    )
     .option(
       "--png <file>",
       "also write a picture: how far every layer is off at every token, and the masks where they differ",

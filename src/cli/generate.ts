@@ -6,10 +6,12 @@
 import { Command, InvalidArgumentError } from "npm:commander@14.0.3";
 import type { AttnImplementation } from "../config.ts";
 import { InvalidArgument } from "../errors.ts";
+import type { DraftCounts } from "../generation/output.ts";
 import { applyImplementation } from "../models/plans.ts";
+import type { PreTrainedModel } from "../models/pretrained.ts";
 import { TextStreamer } from "../text/streamer.ts";
 import type { Io } from "./io.ts";
-import { implementation, type Loaded, loadModel, type ModelOptions, withModel } from "./model.ts";
+import { implementation, type Loaded, loadModel, loadSecond, type ModelOptions, withModel } from "./model.ts";
 import { promptOf } from "./prompt.ts";
 import { Recording, statsLine } from "./recording.ts";
 import { samplingOf, withSampling } from "./sampling.ts";
@@ -17,6 +19,7 @@ import { samplingOf, withSampling } from "./sampling.ts";
 /** Options of the command, besides those of {@linkcode withSampling}. */
 interface GenerateFlags extends ModelOptions {
   readonly swapAt?: readonly Swap[];
+  readonly assistant?: string;
   readonly echo?: true;
   readonly stats?: true;
   readonly json?: true;
@@ -36,6 +39,7 @@ export function generateCommand(io: Io): Command {
     .argument("[prompt]", "the text to continue; without it, or as -, it is read from stdin");
   return withSampling(command, "several")
     .option("--swap-at <n=name>", "after n new tokens, compute attention with <name> (repeatable)", swap)
+    .option("--assistant <model>", "a smaller model with the same vocabulary, which guesses tokens ahead")
     .option("--echo", "write the prompt before its continuation")
     .option("--stats", "say how fast it was, on stderr")
     .option("--json", "print one JSON document instead of text")
@@ -56,6 +60,9 @@ async function run(io: Io, name: string, given: string | undefined, options: Gen
   await using loaded = await loadModel(io, name, options);
   const { model, tokenizer } = loaded;
   const { swapAt = [] } = options;
+  await using second = options.assistant === undefined
+    ? null
+    : disposing(await loadSecond(io, options.assistant, options));
   // On a copy, so that a name nobody knows is refused before anything is written.
   for (const { to } of swapAt) applyImplementation(model.config.clone(), to);
   const sampling = samplingOf(options);
@@ -79,20 +86,24 @@ async function run(io: Io, name: string, given: string | undefined, options: Gen
   });
   if (streams && options.echo === true) io.write(prompt);
   let rows: number[][] | null = null;
+  let drafts: DraftCounts | null = null;
   try {
     using output = await model.generate({
       input_ids: ids,
       attention_mask: mask,
       ...sampling,
+      ...(second === null ? {} : { assistant_model: second.model }),
       tokenizer,
+      return_dict_in_generate: true,
       ...(beams ? {} : { streamer: recording }),
       signal: io.signal,
     });
-    rows = (await output.tolist() as number[][]).map((row) => row.slice(prompt_tokens));
+    rows = (await output.sequences.tolist() as number[][]).map((row) => row.slice(prompt_tokens));
+    drafts = output.drafts ?? null;
   } finally {
     // What an interrupt left is as much a result as what came to its end.
     if (rows !== null || io.signal.aborted) {
-      report(io, options, loaded, { name, prompt, prompt_tokens, recording, streams, rows });
+      report(io, options, loaded, { name, prompt, prompt_tokens, recording, streams, rows, drafts });
     }
   }
   const written = recording.steps.length;
@@ -116,10 +127,12 @@ interface Outcome {
   readonly streams: boolean;
   /** New tokens of each sequence; null where an interrupt came first. */
   readonly rows: readonly number[][] | null;
+  /** What became of guesses; null where nobody guessed, or an interrupt came first. */
+  readonly drafts: DraftCounts | null;
 }
 
 function report(io: Io, options: GenerateFlags, { model, tokenizer }: Loaded, outcome: Outcome): void {
-  const { recording, rows, streams, prompt, prompt_tokens } = outcome;
+  const { recording, rows, streams, prompt, prompt_tokens, drafts } = outcome;
   const tokens = rows ??
     (recording.steps[0] ?? []).map((_, row) => recording.steps.map((step) => step[row]!));
   const sequences = tokens.map((token_ids) => ({
@@ -141,6 +154,7 @@ function report(io: Io, options: GenerateFlags, { model, tokenizer }: Loaded, ou
         times_ms: recording.times,
         ...(sequences.length > 1 ? { sequences } : {}),
         interrupted: rows === null,
+        ...(drafts === null ? {} : { drafts }),
         stats,
       },
       null,
@@ -154,6 +168,14 @@ function report(io: Io, options: GenerateFlags, { model, tokenizer }: Loaded, ou
   if (options.stats !== true) return;
   io.note(statsLine(stats));
   io.note(`${recording.legs} on ${model.device}, ${(model.num_parameters / 1e6).toFixed(1)} M parameters`);
+  if (drafts !== null) {
+    io.note(`${drafts.accepted} of ${drafts.proposed} guessed tokens accepted, ${drafts.forwards} forwards`);
+  }
+}
+
+/** A model that is given back at the end of a block. */
+function disposing(model: PreTrainedModel): { readonly model: PreTrainedModel } & AsyncDisposable {
+  return { model, [Symbol.asyncDispose]: () => model.dispose() };
 }
 
 /** An implementation as it is written in an option. */

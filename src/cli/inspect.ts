@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Command, Option } from "npm:commander@14.0.3";
+import { Command } from "npm:commander@14.0.3";
 import { AutoConfig } from "../auto_config.ts";
 import type { AttnImplementation } from "../config.ts";
 import { isRecord } from "../config_fields.ts";
@@ -24,6 +24,7 @@ import {
   progressBar,
   sourceOf,
   type SourceOptions,
+  withLoading,
   withSource,
 } from "./model.ts";
 
@@ -37,22 +38,13 @@ interface InspectFlags extends SourceOptions {
 
 /** The command. */
 export function inspectCommand(io: Io): Command {
-  return withSource(new Command("inspect"))
+  return withLoading(withSource(new Command("inspect")))
     .description("Say what a model is, how its layers attend and what memory it takes.")
     .option("-a, --attn <name>", "attention implementation, as for generate (repeatable)", implementation)
     .option(
       "-n, --context <n>",
       "tokens to plan memory for (default: all the model was trained for)",
       number({ min: 1, max: 2 ** 30, integer: true }),
-    )
-    .addOption(
-      new Option("--dtype <name>", "type of the weights in memory")
-        .choices(["auto", "float32", "float16", "bfloat16"]).default("auto"),
-    )
-    .option(
-      "--import <module>",
-      "a module of yours that registers attention or mask functions (repeatable)",
-      (path: string, before: readonly string[] = []) => [...before, path],
     )
     .option("--json", "print JSON")
     .addHelpText(

@@ -50,15 +50,22 @@ export function withSource(command: Command): Command {
 
 /** Adds the argument `<model>` and the options of {@linkcode loadModel}. */
 export function withModel(command: Command): Command {
-  return withSource(command)
-    .option(
-      "-a, --attn <name>",
-      "attention implementation, of all parts or of one: <part>=<name> (repeatable)",
-      implementation,
-    )
-    .addOption(
-      new Option("-d, --device <name>", "where to compute").choices(["wasm", "webgpu"]).default("wasm"),
-    )
+  return withLoading(
+    withSource(command)
+      .option(
+        "-a, --attn <name>",
+        "attention implementation, of all parts or of one: <part>=<name> (repeatable)",
+        implementation,
+      )
+      .addOption(
+        new Option("-d, --device <name>", "where to compute").choices(["wasm", "webgpu"]).default("wasm"),
+      ),
+  );
+}
+
+/** Adds the options that say how weights are held, and what is imported before. */
+export function withLoading(command: Command): Command {
+  return command
     .addOption(
       new Option("--dtype <name>", "type of the weights in memory")
         .choices(["auto", "float32", "float16", "bfloat16"]).default("auto"),
@@ -118,15 +125,25 @@ export async function loadModel(io: Io, name: string, options: ModelOptions): Pr
   using bar = progressBar(io);
   const source = { ...sourceOf(io, options), progress_callback: bar.show };
   const tokenizer = await AutoTokenizer.from_pretrained(name, source);
+  const model = await modelOf(name, options, source);
+  return { model, tokenizer, [Symbol.asyncDispose]: () => model.dispose() };
+}
+
+/** Another model for what `options` say, without a tokenizer, e.g. an assistant. @throws as {@linkcode loadModel} */
+export async function loadSecond(io: Io, name: string, options: ModelOptions): Promise<PreTrainedModel> {
+  using bar = progressBar(io);
+  return await modelOf(name, options, { ...sourceOf(io, options), progress_callback: bar.show });
+}
+
+async function modelOf(name: string, options: ModelOptions, source: HubOptions): Promise<PreTrainedModel> {
   const config = await AutoConfig.from_pretrained(name, source);
-  const model = await fromPretrained(taskOf(config), name, {
+  return await fromPretrained(taskOf(config), name, {
     ...source,
     ...(options.attn === undefined ? {} : { attn_implementation: options.attn }),
     config,
     device: options.device,
     dtype: options.dtype,
   });
-  return { model, tokenizer, [Symbol.asyncDispose]: () => model.dispose() };
 }
 
 /**

@@ -41,6 +41,19 @@ const FLAGS: readonly Flag[] = [
     says: "end after this text (repeatable)",
     parse: (text, before) => [...(before as string[] | undefined ?? []), text],
   },
+  {
+    option: "prompt_lookup_num_tokens",
+    value: "<n>",
+    says: "guess n tokens from the text itself and check them together",
+    parse: integer,
+  },
+  {
+    option: "num_assistant_tokens",
+    value: "<n>",
+    says: "tokens that --assistant guesses ahead",
+    parse: integer,
+    several: true,
+  },
   { option: "num_beams", value: "<n>", says: "search with n beams", parse: integer, several: true },
   {
     option: "length_penalty",
@@ -59,7 +72,11 @@ const FLAGS: readonly Flag[] = [
 ];
 
 /** Flags with a name of their own. */
-const NAMES: Readonly<Record<string, string>> = { do_sample: "sample", stop_strings: "stop" };
+const NAMES: Readonly<Record<string, string>> = {
+  do_sample: "sample",
+  stop_strings: "stop",
+  prompt_lookup_num_tokens: "prompt-lookup",
+};
 
 const flagOf = (option: string): string => (NAMES[option] ?? option).replaceAll("_", "-");
 const keyOf = (option: string): string => flagOf(option).replace(/-(\w)/g, (_, c: string) => c.toUpperCase());

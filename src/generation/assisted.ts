@@ -26,16 +26,22 @@ export function assisted(make: MakeDrafter, request: Request): Strategy {
     // The numbers that plain sampling would use.
     const random = randomGenerator(decoding.settings.seed, 0);
     using rewinding = new Rewinding(decoding.cache);
+    const drafts = { proposed: 0, accepted: 0, forwards: 0 };
     try {
-      for (let done = false, first = true; !done; first = false) {
+      for (let done = false; !done;) {
         // The prompt is computed by itself: it must not be taken back with a draft.
+        const first = drafts.forwards++ === 0;
         const draft = first ? { tokens: [], drawn: [] } : await draftOf(decoding, drafter);
         if (draft.tokens.length > 0) rewinding.mark();
+        const before = decoding.rows[0]!.length;
         done = await advance(decoding, draft, random);
+        const kept = decoding.rows[0]!;
+        drafts.proposed += draft.tokens.length;
+        drafts.accepted += draft.tokens.filter((token, i) => kept[before + i] === token).length;
         rewinding.keep(decoding.rows[0]!.length - 1);
       }
       await complete(decoding);
-      return { rows: decoding.rows };
+      return { rows: decoding.rows, drafts };
     } finally {
       rewinding.keep(decoding.rows[0]!.length - 1);
     }

@@ -28,8 +28,20 @@ export interface GenerateOutput extends Disposable {
   readonly attentions?: Tensor[][];
   /** `output_hidden_states`: after the embedding and every layer (R, Q, E). */
   readonly hidden_states?: Tensor[][];
+  /** Assisted decoding: how many guesses were right. */
+  readonly drafts?: DraftCounts;
   /** The cache, with every token but the last; the caller's, if it was given. */
   readonly past_key_values: Cache;
+}
+
+/** What became of the guesses of assisted decoding. */
+export interface DraftCounts {
+  /** Tokens that were guessed. */
+  readonly proposed: number;
+  /** Guessed tokens that stayed, at most up to the end of the text. */
+  readonly accepted: number;
+  /** Forwards of the model that checked them, the prompt's included. */
+  readonly forwards: number;
 }
 
 /** What a strategy found. */
@@ -40,6 +52,7 @@ export interface Generated {
   readonly scores?: readonly number[];
   /** Rows that every new token came from. */
   readonly beam_indices?: readonly (readonly number[])[];
+  readonly drafts?: DraftCounts;
 }
 
 /** Collects what is to be returned of every step, and gives it back when nobody will receive it. */
@@ -75,7 +88,7 @@ export class Recorder implements Disposable {
 
   /** All of it with what a strategy found; `own` says that the cache was made here. */
   take(found: Generated, cache: Cache, own: boolean): GenerateOutput {
-    const { scores, beam_indices } = found;
+    const { scores, beam_indices, drafts } = found;
     const lists = {
       ...(this.wants("output_scores") ? { scores: this.#scores } : {}),
       ...(this.wants("output_logits") ? { logits: this.#logits } : {}),
@@ -93,6 +106,7 @@ export class Recorder implements Disposable {
     return {
       ...single,
       ...lists,
+      ...(drafts === undefined ? {} : { drafts }),
       past_key_values: cache,
       [Symbol.dispose]: () => {
         for (const t of [...Object.values(single), ...Object.values(lists).flat(2)]) t[Symbol.dispose]();

@@ -125,7 +125,8 @@ export function settle(
   const named = said.pad_token_id?.value as number | undefined;
   // Old conversions say −1 for none.
   const prompt_pad = named === undefined || named < 0 ? null : named;
-  const pad = prompt_pad ?? eos.find((id) => id >= 0) ?? 0;
+  // An end that the vocabulary does not have is never generated, and pads nothing.
+  const pad = prompt_pad ?? eos.find((id) => id >= 0 && id < vocab_size) ?? 0;
   refuseUnless(
     pad < vocab_size,
     `pad_token_id ${pad}${said.pad_token_id?.where ?? ""}: the vocabulary has ids 0…${vocab_size - 1}`,

@@ -235,3 +235,22 @@ for (const on of (await testDevices()).filter(({ name }) => name === "webgpu")) 
     assertEquals([moved.device, report.layers[0].device], ["webgpu", "webgpu"]);
   });
 }
+
+Deno.test("attune generate: guesses ahead give the same tokens and are counted", async () => {
+  const plain = await json("--max-new-tokens", "8");
+  assertEquals(plain.drafts, undefined);
+  const assisted = await json("--max-new-tokens", "8", "--assistant", MODEL, "--num-assistant-tokens", "3");
+  assertEquals(assisted.token_ids, plain.token_ids);
+  assertEquals(assisted.drafts, { proposed: 5, accepted: 5, forwards: 3 });
+  const looked = await json("--max-new-tokens", "8", "--prompt-lookup", "4");
+  assertEquals(looked.token_ids, plain.token_ids);
+  const { stderr, code } = await attune([
+    ...["generate", MODEL, PROMPT, "--max-new-tokens", "8", "--assistant", MODEL, "--stats"],
+  ]);
+  assertEquals(code, 0);
+  assertMatch(stderr, /\d+ of \d+ guessed tokens accepted, \d+ forwards/);
+  const both = await attune(["generate", MODEL, PROMPT, "--assistant", MODEL, "--prompt-lookup", "4"]);
+  assertEquals(both.code, 1);
+  assertStringIncludes(both.stderr, "expected one of them");
+  assertEquals(liveBuffers(), 0);
+});

@@ -356,3 +356,29 @@ liveTest("what cannot be assisted is refused", async () => {
 });
 
 reportSkipped();
+
+liveTest("guesses are counted: how many there were, how many stayed, and in how many forwards", async () => {
+  await using model = await AutoModelForCausalLM.from_pretrained(LLAMA);
+  await using twin = await AutoModelForCausalLM.from_pretrained(LLAMA);
+  await using other = await AutoModelForCausalLM.from_pretrained(goldenPath("models/mistral"));
+  using input_ids = ids([PROMPT]);
+  const counts = async (assistant_model?: PreTrainedModel) => {
+    using count = counting(model);
+    using output = await model.generate({
+      input_ids,
+      max_new_tokens: 14,
+      eos_token_id: null,
+      num_assistant_tokens: 4,
+      ...(assistant_model === undefined ? {} : { assistant_model }),
+      return_dict_in_generate: true,
+    });
+    return { drafts: output.drafts, forwards: count.forwards };
+  };
+  assertEquals((await counts()).drafts, undefined);
+  // One token from the prompt, five twice, three more.
+  assertEquals((await counts(twin)).drafts, { proposed: 10, accepted: 10, forwards: 4 });
+  const { drafts, forwards } = await counts(other);
+  assert(drafts!.accepted < drafts!.proposed, "a stranger guesses wrong");
+  // Every forward gives a token besides the guesses it accepts.
+  assertEquals([drafts!.forwards + drafts!.accepted, drafts!.forwards <= forwards], [14, true]);
+});
