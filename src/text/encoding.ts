@@ -6,6 +6,7 @@
 import { isRecord, show } from "../config_fields.ts";
 import { InvalidArgument } from "../errors.ts";
 import { extraKwargs } from "../models/inputs.ts";
+import { warnOnce } from "../notice.ts";
 import { Tensor } from "../tensor.ts";
 
 /** Options of encoding. */
@@ -17,7 +18,7 @@ export interface EncodeOptions {
   padding?: boolean | "longest" | "max_length" | "do_not_pad";
   /** Where padding goes; default: the tokenizer's, else right. Generation needs left. */
   padding_side?: "left" | "right";
-  /** Cut rows to `max_length`. */
+  /** Cut rows to `max_length`; default: only where that is given without padding, as in Transformers. */
   truncation?: boolean;
   /** Which end is cut off; default: the tokenizer's, else right. */
   truncation_side?: "left" | "right";
@@ -90,6 +91,41 @@ export function checkTokenizerOptions(options: unknown, names: readonly string[]
     if (value === undefined || fits(value)) continue;
     throw new InvalidArgument(`Cannot tokenize with ${name} ${show(value)}: expected ${expected}`);
   }
+}
+
+/** Whether rows are cut. */
+export function cuts({ truncation, max_length, padding }: EncodeOptions): boolean {
+  if (truncation !== undefined) return truncation;
+  const pads = padding !== undefined && padding !== false && padding !== "do_not_pad";
+  if (max_length === undefined || pads) return false;
+  warnOnce(
+    "tokenizer:max_length",
+    `max_length ${max_length} cuts texts without truncation: true, which says so`,
+  );
+  return true;
+}
+
+/**
+ * At most `most` ids of `row`, which is `text` with special tokens around it: these stay.
+ *
+ * @throws {InvalidArgument} where they alone are longer
+ */
+export function truncated(
+  row: readonly number[],
+  text: readonly number[],
+  most: number,
+  left: boolean,
+): number[] {
+  const special = row.length - text.length;
+  if (special > most) {
+    throw new InvalidArgument(
+      `Cannot cut a text to max_length ${most}: the special tokens around it are ${special}`,
+    );
+  }
+  const kept = left ? text.slice(text.length - (most - special)) : text.slice(0, most - special);
+  let before = 0;
+  while (before < special && !text.every((id, i) => row[before + i] === id)) before++;
+  return [...row.slice(0, before), ...kept, ...row.slice(before + text.length)];
 }
 
 /**

@@ -20,10 +20,12 @@ import {
 } from "./chat_template.ts";
 import {
   checkTokenizerOptions,
+  cuts,
   ENCODE_OPTIONS,
   type EncodeOptions,
   type Encoding,
   pack,
+  truncated,
 } from "./encoding.ts";
 import { jsonObject, specialTokens } from "./special_tokens.ts";
 import { describeIds, tokenRows } from "./token_rows.ts";
@@ -195,7 +197,7 @@ export function tokenizerOf(
   const limit = config["model_max_length"];
   const model_max_length = typeof limit === "number" && limit > 0 && limit < 1e15 ? limit : Infinity;
   const side = config["padding_side"] === "left" ? "left" : "right";
-  const cutsLeft = config["truncation_side"] === "left";
+  const cut_side = config["truncation_side"] === "left" ? "left" : "right";
   const encode: Tokenizer["encode"] = (text, options = {}) => {
     checkTokenizerOptions(options, ["add_special_tokens"]);
     return encodeText(text, options.add_special_tokens ?? true);
@@ -221,12 +223,12 @@ export function tokenizerOf(
     }
     checkTokenizerOptions(options, ENCODE_OPTIONS);
     const { add_special_tokens = true, max_length: most = model_max_length } = options;
-    let rows = (typeof text === "string" ? [text] : text as readonly string[])
-      .map((t) => encodeText(t, add_special_tokens));
-    if (options.truncation === true) {
-      const left = (options.truncation_side ?? (cutsLeft ? "left" : "right")) === "left";
-      rows = rows.map((row) => left ? row.slice(Math.max(0, row.length - most)) : row.slice(0, most));
-    }
+    const cut = cuts(options), left = (options.truncation_side ?? cut_side) === "left";
+    const rows = (typeof text === "string" ? [text] : text as readonly string[]).map((one) => {
+      const row = encodeText(one, add_special_tokens);
+      if (!cut || row.length <= most) return row;
+      return truncated(row, add_special_tokens ? encodeText(one, false) : row, most, left);
+    });
     return pack(rows, options, pad_token_id, options.padding_side ?? side, most);
   };
   const decode: Tokenizer["decode"] = (ids, options = {}) => {

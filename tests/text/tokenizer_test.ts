@@ -5,7 +5,10 @@
  */
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { AutoTokenizer, type EncodeOptions, InvalidArgument, Tensor, TextStreamer } from "../../mod.ts";
+import { hostData } from "../../src/tensor.ts";
+import { tokenizerOf } from "../../src/text/tokenizer.ts";
 import { DEMO, liveTest } from "../models/support.ts";
+import { quietly } from "../support/quiet.ts";
 
 const tokenizer = await AutoTokenizer.from_pretrained(DEMO);
 
@@ -28,6 +31,32 @@ liveTest("padding and truncation are those of Transformers", async () => {
   const cut = { padding: "max_length", max_length: 2, truncation: true } as const;
   assertEquals((await encode(texts, cut))[0], [[...a, 2], b.slice(0, 2)]);
   assertEquals((await encode(texts[1]!, { ...cut, truncation_side: "left" }))[0], [b.slice(1)]);
+});
+
+liveTest("special tokens around a text stay when it is cut, as in Transformers", async () => {
+  const json = JSON.parse(await Deno.readTextFile(`${DEMO}/tokenizer.json`));
+  const around = { SpecialToken: { id: "<s>", type_id: 0 } };
+  json.post_processor.single = [around, ...json.post_processor.single, around];
+  json.post_processor.special_tokens = { "<s>": { id: "<s>", ids: [0], tokens: ["<s>"] } };
+  const framed = tokenizerOf(json, {}, "framed");
+  const cut = (options: EncodeOptions) => {
+    const { input_ids, attention_mask } = framed("In the beginning God created", options);
+    using a = input_ids;
+    using _ = attention_mask;
+    return Array.from(hostData(a), Number);
+  };
+  const all = [0, 1151, 261, 2061, 389, 2295, 285, 0];
+  // Recorded with Transformers 5.23.
+  assertEquals(cut({}), all);
+  assertEquals(cut({ max_length: 5, truncation: true }), [0, 1151, 261, 2061, 0]);
+  assertEquals(cut({ max_length: 2, truncation: true }), [0, 0]);
+  assertEquals(cut({ max_length: 5, truncation: true, truncation_side: "left" }), [0, 389, 2295, 285, 0]);
+  assertEquals(cut({ max_length: 5, padding: true }), all);
+  assertEquals(cut({ max_length: 5, truncation: false }), all);
+  assertThrows(() => cut({ max_length: 1, truncation: true }), InvalidArgument, "special tokens around it");
+  // A length by itself cuts, and says so.
+  const { result, warnings } = quietly(() => cut({ max_length: 5 }));
+  assertEquals([result, warnings.length], [[0, 1151, 261, 2061, 0], 1]);
 });
 
 Deno.test("options that are unknown or do not fit are refused with what is allowed", () => {
