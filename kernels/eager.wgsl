@@ -4,7 +4,7 @@
 // workgroup per row, every mask form, attention sinks and the log-sum-exp. Hidden keys are marked by LOWEST,
 // never by -inf: GPU arithmetic does not promise infinities.
 
-//#flags SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true
+//#flags BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true
 const THREADS: u32 = 64u;
 const LOWEST: f32 = -3.4028234e38;
 
@@ -79,6 +79,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   for (var j = t; j < p.k; j += THREADS) {
     var s = weights[at + j] * p.scaling;
     var seen = alive;
+    //#if BLOCKS
+    seen = seen && weights[at + j] > LOWEST; // else blocks.wgsl has hidden it
+    //#endif
     //#if SOFTCAP
     s = p.softcap * tanh_of(s / p.softcap);
     //#endif

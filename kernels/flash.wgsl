@@ -13,9 +13,13 @@
 // With few queries and many keys a tile would leave most of a GPU idle: SPLIT gives ranges of keys to different
 // workgroups and leaves the joining to flash_merge.wgsl (Flash-Decoding, Dao et al. 2023).
 //
+// BLOCKS: a mask by blocks, as lists of the blocks of keys that a block of queries sees (FlexAttention,
+// https://arxiv.org/abs/2412.05496). Each row walks its list; a tile goes straight to the next 32 keys that any of its
+// rows lists, and a key that none of them sees is not read. The mask of 32 keys is a word a row.
+//
 // Length: one kernel with all its mask forms, read from top to bottom.
 
-//#flags SPLIT=false SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
+//#flags SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
 const D: u32 = 64u; //#constant
 const DV: u32 = 64u; //#constant
 const TY: u32 = 16u; //#constant
@@ -38,6 +42,7 @@ const STAGE: u32 = max(QK_SIZE, PV_SIZE);
 const Q_TURNS: u32 = (BQ * DC + THREADS - 1u) / THREADS;
 const K_TURNS: u32 = (BK * DC + THREADS - 1u) / THREADS;
 const V_TURNS: u32 = (VC * DV4 + THREADS - 1u) / THREADS;
+const NONE: u32 = 0x7fffffffu;
 const LOWEST: f32 = -3.4028234e38;
 
 struct Params {
@@ -77,6 +82,16 @@ struct Params {
   softcap: f32,
   splits: u32,
   split_keys: u32, // a multiple of BK
+  block_q: u32, // queries and keys of a block
+  block_k: u32,
+  lists_offset: u32,
+  list_b: u32,
+  list_h: u32,
+  list_q: u32,
+  entries_offset: u32,
+  bits_offset: u32,
+  bits_block: u32,
+  bits_q: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> query: array<f32>; //#storage QUERY
@@ -101,6 +116,14 @@ struct Params {
 //#if SINKS
 @group(0) @binding(8) var<storage, read> sinks: array<f32>; // (H)
 //#endif
+//#if BLOCKS
+@group(0) @binding(9) var<storage, read> lists: array<u32>; // (B, H, query blocks, 2) by strides, and entries (n, 2): a block of keys, its bits or -1
+@group(0) @binding(10) var<storage, read> bits: array<u32>; // (m, block_q, bytes), a byte a word: bit j % 8 of byte j / 8 is key j of the block
+var<workgroup> shown: array<u32, BQ>; // keys j0...j0 + 31 that a row sees
+var<workgroup> any_shown: atomic<u32>;
+var<workgroup> soonest: atomic<u32>; // first key of the next tile that a row of this one lists
+var<workgroup> next_tile: u32;
+//#endif
 var<workgroup> stage: array<vec4<f32>, STAGE>; // queries [BQ][PITCH] and keys [BK][PITCH], then weights [BK][P_PITCH] of four rows and values [VC][DV4]
 var<workgroup> joint: array<vec4<f32>, THREADS>; // one vec4 of four rows per invocation
 
@@ -121,6 +144,40 @@ fn tanh_of(v: vec4<f32>) -> vec4<f32> {
 
 // n, but not to the compiler: software drivers unroll loops of constant length, and then compile for seconds.
 fn rolled(n: u32) -> u32 { return min(n, n * p.heads); }
+
+//#if BLOCKS
+// The lowest n bits, n <= 32.
+fn low(n: u32) -> u32 { return select((1u << n) - 1u, 0xffffffffu, n >= 32u); }
+
+// Which of the keys j0...j0 + 31 the entries from the given one on show to a row, whose bits are at bits_row of a block's.
+fn shown_by(first: u32, end: u32, bits_row: u32, j0: u32) -> u32 {
+  var word = 0u;
+  for (var e = first; e < end; e += 2u) {
+    let block = lists[e] * p.block_k;
+    if (block >= j0 + BK) { break; }
+    let first_key = max(block, j0);
+    let to = min(block + p.block_k, j0 + BK);
+    let own = lists[e + 1u];
+    var seen = 0xffffffffu;
+    if (own != 0xffffffffu) {
+      seen = 0u;
+      for (var i = (first_key - block) / 8u; i <= (to - 1u - block) / 8u; i++) {
+        let v = bits[bits_row + own * p.bits_block + i] & 0xffu;
+        let key0 = block + i * 8u;
+        if (key0 >= j0) { seen |= v << (key0 - j0); } else { seen |= v >> (j0 - key0); }
+      }
+    }
+    word |= seen & low(to - j0) & ~low(first_key - j0);
+  }
+  return word;
+}
+
+// First key of the tile in which the entries from the given one on, after those that end before key `least`, go on.
+fn tile_of(entry: u32, end: u32, least: u32) -> u32 {
+  if (entry >= end) { return NONE; }
+  return max(lists[entry] * p.block_k, least) / BK * BK;
+}
+//#endif
 
 fn pick(i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
   return select(select(a, b, i == 1u), select(c, d, i == 3u), i >= 2u);
@@ -191,8 +248,42 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   var kv: array<vec4<f32>, 4>; //#scalars
   var w: array<vec4<f32>, 4>; //#scalars
 
-  for (var k0 = begin; k0 < end; k0 += i32(BK)) {
+  //#if BLOCKS
+  // Invocation t walks the list of the tile's row t: its entries from `entry` on do not end before the next tile.
+  var entry = 0u;
+  var entries_end = 0u;
+  var bits_row = 0u;
+  if (t < BQ && row0 + t < rows) {
+    let i = (row0 + t) % p.q;
+    let list = p.lists_offset + b * p.list_b + (head0 + (row0 + t) / p.q) * p.list_h + i / p.block_q * p.list_q;
+    entry = p.entries_offset + 2u * lists[list];
+    entries_end = p.entries_offset + 2u * lists[list + 1u];
+    bits_row = p.bits_offset + i % p.block_q * p.bits_q;
+  }
+  if (t == 0u) { atomicStore(&soonest, NONE); }
+  workgroupBarrier();
+  while (entry < entries_end && (lists[entry] + 1u) * p.block_k <= u32(begin)) { entry += 2u; }
+  atomicMin(&soonest, tile_of(entry, entries_end, u32(begin)));
+  workgroupBarrier();
+  if (t == 0u) {
+    next_tile = atomicLoad(&soonest);
+    atomicStore(&soonest, NONE);
+    atomicStore(&any_shown, 0u);
+  }
+  var k0 = i32(workgroupUniformLoad(&next_tile));
+  while (k0 < end) {
     let j0 = u32(k0);
+    if (t < BQ) {
+      let word = shown_by(entry, entries_end, bits_row, j0);
+      shown[t] = word;
+      atomicOr(&any_shown, word);
+      while (entry < entries_end && (lists[entry] + 1u) * p.block_k <= j0 + BK) { entry += 2u; }
+      atomicMin(&soonest, tile_of(entry, entries_end, j0 + BK));
+    }
+  //#else
+  //| for (var k0 = begin; k0 < end; k0 += i32(BK)) {
+    //| let j0 = u32(k0);
+  //#endif
     //#unroll
     for (var i = 0u; i < 16u; i++) {
       s[i] = 0.0;
@@ -219,7 +310,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         let d = (d0 + i % DC) * 4u;
         if (i < BK * DC) {
           var x = vec4<f32>(0.0);
-          if (j < p.k && d < D) { x = key4(k_base + j * p.k_n + d, D - d); }
+          //#if BLOCKS
+          let read = j < p.k && ((atomicLoad(&any_shown) >> (i / DC)) & 1u) != 0u;
+          //#else
+          //| let read = j < p.k;
+          //#endif
+          if (read && d < D) { x = key4(k_base + j * p.k_n + d, D - d); }
           stage[KEYS + i / DC * PITCH + i % DC] = x;
         }
       }
@@ -255,6 +351,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       var x = pick(c, w[0], w[1], w[2], w[3]);
       let j = j0 + tx + c * 8u;
       var seen = alive & vec4<bool>(j < p.k);
+      //#if BLOCKS
+      let words = vec4<u32>(shown[ty * 4u], shown[ty * 4u + 1u], shown[ty * 4u + 2u], shown[ty * 4u + 3u]);
+      seen = seen & (((words >> vec4<u32>(tx + c * 8u)) & vec4<u32>(1u)) != vec4<u32>(0u));
+      //#endif
       //#if SOFTCAP
       x = p.softcap * tanh_of(x / p.softcap);
       //#endif
@@ -322,7 +422,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         let d = i % DV4 * 4u;
         if (i < VC * DV4) {
           var x = vec4<f32>(0.0);
-          if (j < p.k) { x = value4(v_base + j * p.v_n + d, DV - d); }
+          //#if BLOCKS
+          let read = j < p.k && ((atomicLoad(&any_shown) >> (v0 + i / DV4)) & 1u) != 0u;
+          //#else
+          //| let read = j < p.k;
+          //#endif
+          if (read) { x = value4(v_base + j * p.v_n + d, DV - d); }
           stage[VALUES + i] = x;
         }
       }
@@ -340,6 +445,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         }
       }
     }
+    //#if BLOCKS
+    if (t == 0u) {
+      next_tile = atomicLoad(&soonest);
+      atomicStore(&soonest, NONE);
+      atomicStore(&any_shown, 0u);
+    }
+    k0 = i32(workgroupUniformLoad(&next_tile));
+    //#endif
   }
 
   workgroupBarrier();

@@ -28,7 +28,7 @@ export interface AttendOptions {
   readonly zero_padded_queries?: boolean;
   /** Broadcastable to (B, H, Q, K): bool, or float added to the scores. */
   readonly mask?: Tensor | null;
-  /** A block mask that was made for these lengths, B and H may be 1; not on WebGPU. */
+  /** A block mask that was made for these lengths, B and H may be 1. */
   readonly blocks?: BlockMask | null;
   readonly weights?: boolean;
   readonly lse?: boolean;

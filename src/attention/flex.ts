@@ -1,8 +1,7 @@
 /**
  * `flex_attention`: attention under any mask that can be written as a predicate.
  *
- * On WASM the tiled kernel walks the blocks: hidden ones are not read, visible ones run unmasked, the others read the
- * bits of the block mask. On WebGPU the mask is expanded: the same numbers in the time of dense attention.
+ * The tiled kernels walk the blocks: hidden ones are not read, the others read the bits of the block mask.
  *
  * @module
  */
@@ -41,15 +40,14 @@ export function flex(
   checkScoreMod(kwargs["score_mod"]);
   const given = attention_mask instanceof BlockMask ? attention_mask : null;
   if (given !== null) checkShape(given, query, key);
-  using dense = given !== null && query.device === "webgpu" ? given.to_dense() : null;
-  const mask = given === null ? denseMask(attention_mask, "flex_attention") : dense;
+  const mask = given === null ? denseMask(attention_mask, "flex_attention") : null;
   using biased = withBias(mask, kwargs["position_bias"]);
   const options = {
     scaling: kwargs.scaling ?? module.scaling,
     softcap: kwargs.softcap,
     sinks: kwargs.s_aux,
     mask: biased ?? mask,
-    blocks: dense === null ? given : null,
+    blocks: given,
   };
   const result = attend(query, key, value, {
     ...options,

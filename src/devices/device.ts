@@ -72,7 +72,7 @@ export interface BlocksView {
   readonly size: readonly [queries: number, keys: number];
   /** (B, H, ⌈Q / queries⌉, 2) int32, B and H by any strides: the entries from the first number up to the second. */
   readonly lists: View;
-  /** (n, 2) int32, contiguous: a block of keys, ascending within a list, and which `bits` are its own; −1 where all is visible. */
+  /** (n, 2) int32, contiguous, in the allocation of `lists`: a block of keys, ascending within a list, and which `bits` are its own; −1 where all is visible. */
   readonly entries: View;
   /** (m, queries, bytes) uint8, contiguous: bit j % 8 of byte j / 8 of a row is 1 where key j of the block is visible. */
   readonly bits: View;
@@ -110,7 +110,7 @@ export interface AttentionCall {
   readonly zero_padded_queries: boolean;
   /** Broadcastable to (B, H, Q, K) by 0 strides: bool (1 = visible), or float32 added to the score, where ≤ min/2 means masked. */
   readonly mask: View | null;
-  /** Key blocks by query block; WASM only. */
+  /** Key blocks by query block. */
   readonly blocks: BlocksView | null;
   /** (H) float32 sink logits: each adds exp(sink) to its head's denominator. */
   readonly sinks: View | null;

@@ -34,7 +34,7 @@ export interface BlockTensors {
   readonly size: readonly [queries: number, keys: number];
   /** (B, H, query blocks, 2) int32. */
   readonly lists: Tensor;
-  /** (n, 2) int32. */
+  /** (n, 2) int32, of the storage of `lists`. */
   readonly entries: Tensor;
   /** (m, queries, bytes) uint8. */
   readonly bits: Tensor;
@@ -119,12 +119,19 @@ export class BlockMask implements BlockMaskLike, Disposable {
     // They live as long as the mask, whatever scope it is made in.
     const own = (data: Int32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>, shape: readonly number[]) =>
       keep(Tensor.ofHost(data, data instanceof Int32Array ? "int32" : "uint8", shape, device));
+    const list = this.#blocks.lists;
+    const both = new Int32Array(list.length + entries.length);
+    both.set(list);
+    both.set(entries, list.length);
+    const index = own(both, [both.length]);
+    const [, heads_of, bands] = grid as [number, number, number];
     this.tensors = {
       size: block_size,
-      lists: own(this.#blocks.lists, [...grid.slice(0, 3), 2]),
-      entries: own(entries, [entries.length / 2, 2]),
+      lists: keep(index.view([...grid.slice(0, 3), 2], [heads_of * bands * 2, bands * 2, 2, 1])),
+      entries: keep(index.view([entries.length / 2, 2], [2, 1], list.length)),
       bits: own(bits, [bits.length / Math.max(1, rows * bytes), rows, bytes]),
     };
+    index[Symbol.dispose]();
   }
 
   /** Blocks that are hidden, in percent of all. */

@@ -41,6 +41,7 @@ const ONE_DEVICE_ONLY: Readonly<Record<string, string>> = {
     "on the CPU flash over a few query rows is a kernel of its own; flash.wgsl takes them as a short tile",
   flash_merge: "joins the key ranges of a short query tile, which the GPU sums in different workgroups",
   rotary_table: "the GPU's table is computed on the CPU, since WGSL's cos and sin are too coarse",
+  blocks: "hides scores of eager before their softmax; in Rust that is a step inside eager",
   patch: "GPU copies move whole words, and a tensor of halves may start in the middle of one",
 };
 

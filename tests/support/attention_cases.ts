@@ -49,7 +49,7 @@ export interface AttentionCase {
     readonly stored: readonly ("B" | "H" | "Q" | "K" | 1)[];
     readonly masked_rows?: readonly number[];
   };
-  /** A random mask by blocks; a device without them is given its dense form. */
+  /** A random mask by blocks. */
   readonly blocks?: BlockCase;
   /** Multiplies query and key, to make scores large. */
   readonly magnitude?: number;
@@ -444,7 +444,6 @@ export function prepareAttention(
   const sizes = { B, H, Q, K };
   using blocks = row.blocks === undefined ? null : randomBlockMask(row.blocks, sizes, random);
   const together = blocks === null ? null : denseTogether(blocks, mask, sizes);
-  const byBlocks = bench.device.name === "wasm";
   const positional = row.causal || row.window !== undefined;
   const query_offset = row.query_offset ?? (positional || row.zero_padded_queries ? K - Q : 0);
   const { scaling = Math.fround(D ** -0.5), softcap = 0, causal = false, window = [-1, -1] } = row;
@@ -480,8 +479,8 @@ export function prepareAttention(
     window_right: window[1],
     padding: padding?.view ?? null,
     zero_padded_queries,
-    mask: together === null || byBlocks ? mask?.view ?? null : bench.place([B, H, Q, K], together).view,
-    blocks: blocks !== null && byBlocks ? placeBlocks(bench, blocks, sizes) : null,
+    mask: mask?.view ?? null,
+    blocks: blocks === null ? null : placeBlocks(bench, blocks, sizes),
     sinks: sinks?.view ?? null,
   };
   return { call, expected };

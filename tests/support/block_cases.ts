@@ -46,16 +46,19 @@ export function randomBlockMask(
 
 /** The lists of a mask on a raw device, broadcast to (B, H). */
 export function placeBlocks(bench: Bench, { tensors }: BlockMask, { B, H }: Sizes): BlocksView {
-  const place = (t: Tensor, shape: readonly number[]) => {
-    const broadcast = [0, 1].filter((d) => t.shape[d] !== shape[d]);
-    return bench.place(shape, hostData(t) as Int32Array, t.dtype, { broadcast }).view;
-  };
   const { size, lists, entries, bits } = tensors;
+  const [ours, theirs] = [hostData(lists) as Int32Array, hostData(entries) as Int32Array];
+  const index = bench.place([ours.length + theirs.length], [...ours, ...theirs], "int32").view;
+  const strides = [0, 1].map((d) => lists.shape[d] === 1 ? 0 : lists.strides[d]!);
   return {
     size,
-    lists: place(lists, [B, H, ...lists.shape.slice(2)]),
-    entries: place(entries, entries.shape),
-    bits: place(bits, bits.shape),
+    lists: {
+      ...index,
+      shape: [B, H, ...lists.shape.slice(2)],
+      strides: [...strides, ...lists.strides.slice(2)],
+    },
+    entries: { ...index, shape: entries.shape, strides: [2, 1], offset: ours.length },
+    bits: bench.place(bits.shape, hostData(bits) as Uint8Array, bits.dtype).view,
   };
 }
 

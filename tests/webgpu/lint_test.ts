@@ -6,7 +6,7 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import type { AttentionCall, BinaryOp, UnaryOp, View } from "../../src/devices/device.ts";
+import type { AttentionCall, BinaryOp, BlocksView, UnaryOp, View } from "../../src/devices/device.ts";
 import { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
 import { specialise } from "../../src/devices/webgpu/template.ts";
 import { type DType, DTYPES } from "../../src/dtype.ts";
@@ -159,6 +159,25 @@ function attention(device: WebGpuDevice, views: Views): void {
   run({}, () => ({ window_left: 3 }));
   run({}, () => ({ causal: false, window_left: 3, window_right: 3 }));
   run({}, (s) => ({ padding: views.make([s.B, s.K], "bool") }));
+  const blocks = (s: typeof base): BlocksView => {
+    const bands = Math.ceil(s.Q / 8), lists = s.B * s.H * bands * 2;
+    const index = views.make([lists + 20], "int32");
+    return {
+      size: [8, 8],
+      lists: { ...index, shape: [s.B, s.H, bands, 2], strides: [s.H * bands * 2, bands * 2, 2, 1] },
+      entries: { ...index, shape: [10, 2], strides: [2, 1], offset: lists },
+      bits: views.make([10, 8, 1], "uint8"),
+    };
+  };
+  for (const Q of [1, 20, 100]) {
+    run({ Q }, (s) => ({ blocks: blocks(s) }));
+    run({ Q, K: 600 }, (s) => ({ blocks: blocks(s), sinks: views.make([s.H]), lse: null, softcap: 3 }));
+    // More than the eight bindings every adapter has, were they all in one kernel.
+    run({ Q }, (s) => ({
+      ...{ blocks: blocks(s), sinks: views.make([s.H]), padding: views.make([s.B, s.K], "bool") },
+      mask: views.make([s.B, s.H, s.Q, s.K], "bool"),
+    }));
+  }
   for (const dtype of ["bool", "float32"] as const) {
     run({}, (s) => ({ mask: views.make([s.B, s.H, s.Q, s.K], dtype) }));
     run({ Q: 2 }, (s) => ({

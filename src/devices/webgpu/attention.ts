@@ -4,7 +4,7 @@
  * @module
  */
 import { InvalidArgument } from "../../errors.ts";
-import type { AttentionCall, View } from "../device.ts";
+import type { AttentionCall, BlocksView, View } from "../device.ts";
 import type { Dispatch } from "./command.ts";
 import { product, transposed } from "./matmul.ts";
 import {
@@ -13,6 +13,7 @@ import {
   floatType,
   fold,
   GRID,
+  isContiguous,
   launch,
   type Operand,
   operand,
@@ -39,14 +40,49 @@ interface Masking {
   readonly padding: Operand | null;
   readonly mask: Operand | null;
   readonly sinks: Operand | null;
+  readonly blocks: Blocks | null;
   /** padding, mask, sinks, query_offset and windows, as both kernels declare them. */
   readonly ints: readonly number[];
 }
 
-function masking(call: AttentionCall): Masking {
-  if (call.blocks !== null) {
-    throw new InvalidArgument("Cannot attend with a mask by blocks on webgpu: expected a dense mask");
+/** A mask by blocks as kernels take it. */
+interface Blocks {
+  /** The lists with their entries, and the bits. */
+  readonly operands: readonly [Operand, Operand];
+  readonly ints: readonly number[];
+}
+
+/** @throws {InvalidArgument} for lists that do not fit the call */
+function byBlocks({ size, lists, entries, bits }: BlocksView, { query, key }: AttentionCall): Blocks {
+  const [B, H, Q] = query.shape as [number, number, number];
+  const [least, bytes] = [Math.min(size[0], Q), Math.ceil(Math.min(size[1], key.shape[2]!) / 8)];
+  const fits = `${lists.shape}` === `${[B, H, Math.ceil(Q / size[0]), 2]}` && lists.strides[3] === 1 &&
+    lists.dtype === "int32" && entries.dtype === "int32" && entries.shape[1] === 2 && isContiguous(entries) &&
+    entries.allocation === lists.allocation && bits.dtype === "uint8" && bits.shape[1]! >= least &&
+    bits.shape[2]! >= bytes && isContiguous(bits);
+  if (!fits) {
+    throw new InvalidArgument(
+      `Cannot use ${size[0]} × ${size[1]} blocks with lists ${lists.dtype} (${lists.shape}), entries ` +
+        `${entries.dtype} (${entries.shape}), bits ${bits.dtype} (${bits.shape}) for query (${query.shape}) and key ` +
+        `(${key.shape}) on webgpu: expected lists (B, H, ⌈Q / ${
+          size[0]
+        }⌉, 2) and entries (n, 2) of one allocation, ` +
+        `bits (m, ≥ ${least}, ≥ ${bytes})`,
+    );
   }
+  // Bound from its start: an allocation that holds both is far smaller than a binding may be.
+  const index = operand(lists), shown = operand(bits);
+  return {
+    operands: [index, shown],
+    ints: [
+      ...size,
+      ...[index.offset, ...lists.strides.slice(0, 3), entries.offset + index.offset - lists.offset],
+      ...[shown.offset, bits.strides[0]!, bits.strides[1]!],
+    ],
+  };
+}
+
+function masking(call: AttentionCall): Masking {
   const { padding, mask, sinks } = call;
   if (padding) expectDType("a padding mask", padding, "bool");
   if (mask) expectDType("an attention mask", mask, "bool", "float32");
@@ -56,6 +92,7 @@ function masking(call: AttentionCall): Masking {
     s = sinks ? operand(sinks) : null;
   return {
     flags: {
+      BLOCKS: call.blocks !== null,
       SOFTCAP: call.softcap > 0,
       CAUSAL: call.causal,
       LEFT: call.window_left >= 0,
@@ -69,6 +106,7 @@ function masking(call: AttentionCall): Masking {
     padding: p,
     mask: m,
     sinks: s,
+    blocks: call.blocks === null ? null : byBlocks(call.blocks, call),
     ints: [
       ...[p?.offset ?? 0, padding?.strides[0] ?? 0, padding?.strides[1] ?? 0],
       ...[m?.offset ?? 0, ...(mask?.strides ?? [0, 0, 0, 0])],
@@ -108,6 +146,10 @@ export function eager(call: AttentionCall, scratch: Scratch): Dispatch[] {
   const mask = masking(call);
   const scores = operand(weights, true), sums = lse ? operand(lse, true) : null;
   const { grid, pitch } = fold(b * h * q, 1);
+  if (mask.blocks !== null) {
+    const words = new Params().int(b * h * q, pitch, h, q, k, scores.offset, ...mask.blocks.ints);
+    commands.push(launch("blocks", {}, [scores, ...mask.blocks.operands], [], words, grid));
+  }
   const params = new Params().int(b * h * q, pitch, h, q, k, scores.offset, sums?.offset ?? 0, ...mask.ints)
     .float(call.scaling, call.softcap);
   const operands = [scores, sums, mask.padding, mask.mask, mask.sinks];
@@ -133,18 +175,23 @@ export function flash(call: AttentionCall, scratch: Scratch): Dispatch[] {
   const pack = q <= PACKED_QUERIES ? per : 1;
   const rows = q * pack;
   // Whether keys are split, and where, depends on the sequence alone, never on the batch.
-  const SPLIT = q <= PACKED_QUERIES && k > SPLIT_FROM;
-  const splitKeys = Math.max(SPLIT_KEYS, Math.ceil(k / MOST_SPLITS / 32) * 32);
-  const splits = SPLIT ? Math.ceil(k / splitKeys) : 1;
+  const many = q <= PACKED_QUERIES && k > SPLIT_FROM;
+  const splitKeys = many ? Math.max(SPLIT_KEYS, Math.ceil(k / MOST_SPLITS / 32) * 32) : Math.max(1, k);
+  const splits = many ? Math.ceil(k / splitKeys) : 1;
+  const mask = masking(call);
+  // What the merge binds the first kernel need not, and every adapter has eight bindings only.
+  const extras = [call.blocks, call.blocks, call.padding, call.mask, sinks, lse].filter((view) =>
+    view !== null
+  );
+  const SPLIT = many || extras.length > 4;
   const parts = SPLIT ? scratch([b, h, q, splits, 4 + Math.ceil(dv / 4) * 4]) : null;
 
-  const mask = masking(call);
   const from = operand(query), keys = operand(key), values = operand(value), to = operand(parts ?? out, true);
   const sums = lse ? operand(lse, true) : null;
   const constants = {
     D: d,
     DV: dv,
-    ...tile(rows, d, dv),
+    ...tile(rows, d, dv, mask.blocks !== null),
     QUERY: vectorType("a query", query, from),
     KEY: vectorType("a key", key, keys),
     VALUE: vectorType("a value", value, values),
@@ -156,9 +203,19 @@ export function flash(call: AttentionCall, scratch: Scratch): Dispatch[] {
   const outer = (v: View, o: Operand) => [o.offset, v.strides[0]!, v.strides[1]!, v.strides[2]!];
   const params = new Params().int(q, k, h, per, pack, ...outer(query, from), ...outer(key, keys))
     .int(...outer(value, values), to.offset, sums?.offset ?? 0, ...mask.ints)
-    .float(call.scaling, call.softcap).int(splits, splitKeys);
+    .float(call.scaling, call.softcap).int(splits, splitKeys, ...(mask.blocks?.ints ?? []));
   const [ownSums, ownSinks] = SPLIT ? [null, null] : [sums, mask.sinks];
-  const operands = [from, keys, values, to, ownSums, mask.padding, mask.mask, ownSinks];
+  const operands = [
+    from,
+    keys,
+    values,
+    to,
+    ownSums,
+    mask.padding,
+    mask.mask,
+    ownSinks,
+    ...(mask.blocks?.operands ?? []),
+  ];
   const grid = [Math.ceil(rows / (constants.TY * 4)) * splits, h / pack, b] as const;
   const outputs = lse ? [out, lse] : [out];
   if (!parts) return [launch("flash", constants, operands, outputs, params, grid)];
@@ -181,9 +238,9 @@ export function flash(call: AttentionCall, scratch: Scratch): Dispatch[] {
 }
 
 /** Tile sizes that fit the workgroup memory: TY * 4 queries, DC * 4 of D and VC values at a time. */
-function tile(rows: number, d: number, dv: number): { TY: number; DC: number; VC: number } {
+function tile(rows: number, d: number, dv: number, blocks: boolean): { TY: number; DC: number; VC: number } {
   const TY = rows <= 8 ? 2 : 16;
-  const room = WORKGROUP_VEC4 - TY * 8;
+  const room = WORKGROUP_VEC4 - TY * 8 - (blocks ? TY + 1 : 0);
   let DC = 16;
   while (DC > 1 && (DC >= 2 * Math.ceil(d / 4) || (TY * 4 + 32) * (DC + 1) > room)) DC /= 2;
   let VC = 32;

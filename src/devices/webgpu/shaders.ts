@@ -104,8 +104,60 @@ oi += at * p.out_strides[d / 4u][d % 4u];
 out[oi] = f(load_a(ai), load_b(bi));
 }
 `,
+  blocks: `
+const THREADS: u32 = 64u;
+const LOWEST: f32 = -3.4028234e38;
+struct Params {
+rows: u32,
+pitch: u32,
+heads: u32,
+q: u32,
+k: u32,
+weights_offset: u32,
+block_q: u32,
+block_k: u32,
+lists_offset: u32,
+list_b: u32,
+list_h: u32,
+list_q: u32,
+entries_offset: u32,
+bits_offset: u32,
+bits_block: u32,
+bits_q: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(2) var<storage, read> lists: array<u32>;
+@group(0) @binding(3) var<storage, read> bits: array<u32>;
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+let row = wg.y * p.pitch + wg.x;
+if (row >= p.rows) { return; }
+let i = row % p.q;
+let h = row / p.q % p.heads;
+let b = row / p.q / p.heads;
+let at = p.weights_offset + row * p.k;
+let list = p.lists_offset + b * p.list_b + h * p.list_h + i / p.block_q * p.list_q;
+let bits_row = p.bits_offset + i % p.block_q * p.bits_q;
+var done = 0u;
+for (var e = lists[list]; e < lists[list + 1u]; e++) {
+let first = lists[p.entries_offset + 2u * e] * p.block_k;
+let own = lists[p.entries_offset + 2u * e + 1u];
+let end = min(first + p.block_k, p.k);
+for (var j = done + t; j < first; j += THREADS) { weights[at + j] = LOWEST; }
+if (own != 0xffffffffu) {
+for (var j = t; j < end - first; j += THREADS) {
+let seen = (bits[bits_row + own * p.bits_block + j / 8u] >> (j % 8u)) & 1u;
+if (seen == 0u) { weights[at + first + j] = LOWEST; }
+}
+}
+done = end;
+}
+for (var j = done + t; j < p.k; j += THREADS) { weights[at + j] = LOWEST; }
+}
+`,
   eager: `
-//#flags SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true
+//#flags BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true
 const THREADS: u32 = 64u;
 const LOWEST: f32 = -3.4028234e38;
 struct Params {
@@ -175,6 +227,9 @@ var m = LOWEST;
 for (var j = t; j < p.k; j += THREADS) {
 var s = weights[at + j] * p.scaling;
 var seen = alive;
+//#if BLOCKS
+seen = seen && weights[at + j] > LOWEST;
+//#endif
 //#if SOFTCAP
 s = p.softcap * tanh_of(s / p.softcap);
 //#endif
@@ -264,7 +319,7 @@ out[p.out_offset + i] = load_weight(p.weight_offset + row * p.weight_row + i % p
 }
 `,
   flash: `
-//#flags SPLIT=false SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
+//#flags SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
 const D: u32 = 64u; //#constant
 const DV: u32 = 64u; //#constant
 const TY: u32 = 16u; //#constant
@@ -286,6 +341,7 @@ const STAGE: u32 = max(QK_SIZE, PV_SIZE);
 const Q_TURNS: u32 = (BQ * DC + THREADS - 1u) / THREADS;
 const K_TURNS: u32 = (BK * DC + THREADS - 1u) / THREADS;
 const V_TURNS: u32 = (VC * DV4 + THREADS - 1u) / THREADS;
+const NONE: u32 = 0x7fffffffu;
 const LOWEST: f32 = -3.4028234e38;
 struct Params {
 q: u32,
@@ -324,6 +380,16 @@ scaling: f32,
 softcap: f32,
 splits: u32,
 split_keys: u32,
+block_q: u32,
+block_k: u32,
+lists_offset: u32,
+list_b: u32,
+list_h: u32,
+list_q: u32,
+entries_offset: u32,
+bits_offset: u32,
+bits_block: u32,
+bits_q: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> query: array<f32>; //#storage QUERY
@@ -348,6 +414,14 @@ split_keys: u32,
 //#if SINKS
 @group(0) @binding(8) var<storage, read> sinks: array<f32>;
 //#endif
+//#if BLOCKS
+@group(0) @binding(9) var<storage, read> lists: array<u32>;
+@group(0) @binding(10) var<storage, read> bits: array<u32>;
+var<workgroup> shown: array<u32, BQ>;
+var<workgroup> any_shown: atomic<u32>;
+var<workgroup> soonest: atomic<u32>;
+var<workgroup> next_tile: u32;
+//#endif
 var<workgroup> stage: array<vec4<f32>, STAGE>;
 var<workgroup> joint: array<vec4<f32>, THREADS>;
 fn query4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(query[i], select(0.0, query[i + 1u], n > 1u), select(0.0, query[i + 2u], n > 2u), select(0.0, query[i + 3u], n > 3u)); } //#load4 query QUERY
@@ -363,6 +437,34 @@ return select(select(-e, e, v >= vec4<f32>(0.0)), series, a < vec4<f32>(0.25));
 }
 //#endif
 fn rolled(n: u32) -> u32 { return min(n, n * p.heads); }
+//#if BLOCKS
+fn low(n: u32) -> u32 { return select((1u << n) - 1u, 0xffffffffu, n >= 32u); }
+fn shown_by(first: u32, end: u32, bits_row: u32, j0: u32) -> u32 {
+var word = 0u;
+for (var e = first; e < end; e += 2u) {
+let block = lists[e] * p.block_k;
+if (block >= j0 + BK) { break; }
+let first_key = max(block, j0);
+let to = min(block + p.block_k, j0 + BK);
+let own = lists[e + 1u];
+var seen = 0xffffffffu;
+if (own != 0xffffffffu) {
+seen = 0u;
+for (var i = (first_key - block) / 8u; i <= (to - 1u - block) / 8u; i++) {
+let v = bits[bits_row + own * p.bits_block + i] & 0xffu;
+let key0 = block + i * 8u;
+if (key0 >= j0) { seen |= v << (key0 - j0); } else { seen |= v >> (j0 - key0); }
+}
+}
+word |= seen & low(to - j0) & ~low(first_key - j0);
+}
+return word;
+}
+fn tile_of(entry: u32, end: u32, least: u32) -> u32 {
+if (entry >= end) { return NONE; }
+return max(lists[entry] * p.block_k, least) / BK * BK;
+}
+//#endif
 fn pick(i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
 return select(select(a, b, i == 1u), select(c, d, i == 3u), i >= 2u);
 }
@@ -425,8 +527,41 @@ var s: array<f32, 16>; //#scalars
 var qv: array<vec4<f32>, 4>; //#scalars
 var kv: array<vec4<f32>, 4>; //#scalars
 var w: array<vec4<f32>, 4>; //#scalars
-for (var k0 = begin; k0 < end; k0 += i32(BK)) {
+//#if BLOCKS
+var entry = 0u;
+var entries_end = 0u;
+var bits_row = 0u;
+if (t < BQ && row0 + t < rows) {
+let i = (row0 + t) % p.q;
+let list = p.lists_offset + b * p.list_b + (head0 + (row0 + t) / p.q) * p.list_h + i / p.block_q * p.list_q;
+entry = p.entries_offset + 2u * lists[list];
+entries_end = p.entries_offset + 2u * lists[list + 1u];
+bits_row = p.bits_offset + i % p.block_q * p.bits_q;
+}
+if (t == 0u) { atomicStore(&soonest, NONE); }
+workgroupBarrier();
+while (entry < entries_end && (lists[entry] + 1u) * p.block_k <= u32(begin)) { entry += 2u; }
+atomicMin(&soonest, tile_of(entry, entries_end, u32(begin)));
+workgroupBarrier();
+if (t == 0u) {
+next_tile = atomicLoad(&soonest);
+atomicStore(&soonest, NONE);
+atomicStore(&any_shown, 0u);
+}
+var k0 = i32(workgroupUniformLoad(&next_tile));
+while (k0 < end) {
 let j0 = u32(k0);
+if (t < BQ) {
+let word = shown_by(entry, entries_end, bits_row, j0);
+shown[t] = word;
+atomicOr(&any_shown, word);
+while (entry < entries_end && (lists[entry] + 1u) * p.block_k <= j0 + BK) { entry += 2u; }
+atomicMin(&soonest, tile_of(entry, entries_end, j0 + BK));
+}
+//#else
+//| for (var k0 = begin; k0 < end; k0 += i32(BK)) {
+//| let j0 = u32(k0);
+//#endif
 //#unroll
 for (var i = 0u; i < 16u; i++) {
 s[i] = 0.0;
@@ -453,7 +588,12 @@ let j = j0 + i / DC;
 let d = (d0 + i % DC) * 4u;
 if (i < BK * DC) {
 var x = vec4<f32>(0.0);
-if (j < p.k && d < D) { x = key4(k_base + j * p.k_n + d, D - d); }
+//#if BLOCKS
+let read = j < p.k && ((atomicLoad(&any_shown) >> (i / DC)) & 1u) != 0u;
+//#else
+//| let read = j < p.k;
+//#endif
+if (read && d < D) { x = key4(k_base + j * p.k_n + d, D - d); }
 stage[KEYS + i / DC * PITCH + i % DC] = x;
 }
 }
@@ -487,6 +627,10 @@ for (var c = 0u; c < rolled(4u); c++) {
 var x = pick(c, w[0], w[1], w[2], w[3]);
 let j = j0 + tx + c * 8u;
 var seen = alive & vec4<bool>(j < p.k);
+//#if BLOCKS
+let words = vec4<u32>(shown[ty * 4u], shown[ty * 4u + 1u], shown[ty * 4u + 2u], shown[ty * 4u + 3u]);
+seen = seen & (((words >> vec4<u32>(tx + c * 8u)) & vec4<u32>(1u)) != vec4<u32>(0u));
+//#endif
 //#if SOFTCAP
 x = p.softcap * tanh_of(x / p.softcap);
 //#endif
@@ -552,7 +696,12 @@ let j = j0 + v0 + i / DV4;
 let d = i % DV4 * 4u;
 if (i < VC * DV4) {
 var x = vec4<f32>(0.0);
-if (j < p.k) { x = value4(v_base + j * p.v_n + d, DV - d); }
+//#if BLOCKS
+let read = j < p.k && ((atomicLoad(&any_shown) >> (v0 + i / DV4)) & 1u) != 0u;
+//#else
+//| let read = j < p.k;
+//#endif
+if (read) { x = value4(v_base + j * p.v_n + d, DV - d); }
 stage[VALUES + i] = x;
 }
 }
@@ -570,6 +719,14 @@ o[r * NI + i] = fma(vec4<f32>(e[r]), x, o[r * NI + i]);
 }
 }
 }
+//#if BLOCKS
+if (t == 0u) {
+next_tile = atomicLoad(&soonest);
+atomicStore(&soonest, NONE);
+atomicStore(&any_shown, 0u);
+}
+k0 = i32(workgroupUniformLoad(&next_tile));
+//#endif
 }
 workgroupBarrier();
 joint[t] = l;
