@@ -1,5 +1,9 @@
 // Index of the largest element of each row, the first on ties: x (M, N) -> out (M). One workgroup per row.
+//
+// Floats are compared as integers in the same order, since GPU arithmetic may take no notice of NaN: here a NaN is
+// larger than everything, as on the CPU.
 
+//#flags INTEGER=false
 const THREADS: u32 = 64u;
 alias Value = f32; //#alias IN
 
@@ -16,10 +20,23 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
 @group(0) @binding(2) var<storage, read_write> out: array<u32>;
-var<workgroup> best: array<Value, 64>;
+var<workgroup> best: array<u32, 64>;
 var<workgroup> place: array<u32, 64>;
 
 fn load_x(i: u32) -> Value { return x[i]; } //#load x IN
+
+// Grows with the value.
+fn rank_of(v: Value) -> u32 {
+  let bits = bitcast<u32>(v);
+  //#if INTEGER
+  //| return bits ^ 0x80000000u;
+  //#else
+  let magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) { return 0xffffffffu; }
+  if (magnitude == bits || magnitude == 0u) { return magnitude | 0x80000000u; }
+  return ~bits;
+  //#endif
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -28,9 +45,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   let xi = p.x_offset + row * p.x_row;
   // Invocations beyond the row repeat its first element, which can only tie with itself.
   var at = select(0u, t, t < p.n);
-  var top = load_x(xi + at * p.x_col);
+  var top = rank_of(load_x(xi + at * p.x_col));
   for (var j = t + THREADS; j < p.n; j += THREADS) {
-    let v = load_x(xi + j * p.x_col);
+    let v = rank_of(load_x(xi + j * p.x_col));
     if (v > top) {
       top = v;
       at = j;

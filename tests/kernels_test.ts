@@ -485,6 +485,27 @@ for (const on of await testDevices({ every_build: true })) {
     assertEquals([...await bench.read(out)], [2, 0, 0]);
   });
 
+  test("argmax and max: NaN is larger than everything, wherever it is in a row", async (bench) => {
+    const N = 200, no = -Infinity;
+    const rows = [0, 1, 63, 64, 70, 199].map((at) =>
+      Array.from({ length: N }, (_, i) => i === at ? NaN : i === 100 ? Infinity : i % 7 - 3)
+    );
+    rows.push(
+      new Array(N).fill(NaN),
+      new Array(N).fill(no),
+      Array.from({ length: N }, (_, i) => i < 150 ? no : -1),
+    );
+    // The zeros are equal.
+    rows.push(Array.from({ length: N }, (_, i) => i < 80 ? -1 : i % 2 === 0 ? -0 : 0));
+    const x = bench.place([rows.length, N], rows.flat());
+    const at = bench.empty([rows.length], "int32"), top = bench.empty([rows.length]);
+    bench.device.kernels.argmax(x.view, at);
+    bench.device.kernels.reduce("max", x.view, top);
+    assertEquals([...await bench.read(at)], [0, 1, 63, 64, 70, 199, 0, 0, 150, 80]);
+    const largest = [...await bench.read(top)].map((value) => value + 0);
+    assertEquals(largest, [...new Array(7).fill(NaN), no, -1, 0]);
+  });
+
   // Products
 
   const sizes = [1, 2, 3, 5, 8, 17, 33, 64, 100];

@@ -35,7 +35,7 @@ export function reduce(op: "sum" | "max" | "mean", x: View, out: View): Dispatch
   const { grid, pitch } = fold(rows, 1);
   const params = new Params().list(shape, 8, 1).list(xs!, 8, 0).list(os!, 8, 0)
     .int(rows, pitch, from.offset, to.offset, n, x.strides.at(-1)!);
-  return launch("reduce", { OP: op, IN, OUT, RANK: shape.length }, [from, to], [out], params, grid);
+  return launch("reduce", { OP: op, IN, OUT, INTEGER: IN === "i32", RANK: shape.length }, [from, to], [out], params, grid);
 }
 
 /** Softmax over the last dimension, and optionally its log-sum-exp. */
@@ -119,5 +119,6 @@ export function argmax(x: View, out: View): Dispatch | null {
   const from = operand(x), to = operand(out, true);
   const { grid, pitch } = fold(rows, 1);
   const params = new Params().int(rows, pitch, n, from.offset, ...x.strides).int(to.offset, out.strides[0]!);
-  return launch("argmax", { IN: elementType(x.dtype) }, [from, to], [out], params, grid);
+  const IN = elementType(x.dtype);
+  return launch("argmax", { IN, INTEGER: IN === "i32" }, [from, to], [out], params, grid);
 }

@@ -3,6 +3,7 @@
 /** Text of every kernel by stem, with the directives of kernels/README.md. */
 export const SHADERS = {
   argmax: `
+//#flags INTEGER=false
 const THREADS: u32 = 64u;
 alias Value = f32; //#alias IN
 struct Params {
@@ -18,18 +19,29 @@ out_stride: u32,
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
 @group(0) @binding(2) var<storage, read_write> out: array<u32>;
-var<workgroup> best: array<Value, 64>;
+var<workgroup> best: array<u32, 64>;
 var<workgroup> place: array<u32, 64>;
 fn load_x(i: u32) -> Value { return x[i]; } //#load x IN
+fn rank_of(v: Value) -> u32 {
+let bits = bitcast<u32>(v);
+//#if INTEGER
+//| return bits ^ 0x80000000u;
+//#else
+let magnitude = bits & 0x7fffffffu;
+if (magnitude > 0x7f800000u) { return 0xffffffffu; }
+if (magnitude == bits || magnitude == 0u) { return magnitude | 0x80000000u; }
+return ~bits;
+//#endif
+}
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
 let row = wg.y * p.pitch + wg.x;
 if (row >= p.rows) { return; }
 let xi = p.x_offset + row * p.x_row;
 var at = select(0u, t, t < p.n);
-var top = load_x(xi + at * p.x_col);
+var top = rank_of(load_x(xi + at * p.x_col));
 for (var j = t + THREADS; j < p.n; j += THREADS) {
-let v = load_x(xi + j * p.x_col);
+let v = rank_of(load_x(xi + j * p.x_col));
 if (v > top) {
 top = v;
 at = j;
@@ -1216,7 +1228,7 @@ out[p.word] = (out[p.word] & ~p.mask) | (p.bits & p.mask);
 }
 `,
   reduce: `
-//#flags OP=sum
+//#flags OP=sum INTEGER=false
 const RANK: u32 = 1u; //#constant
 alias Value = f32; //#alias OUT
 const THREADS: u32 = 64u;
@@ -1233,9 +1245,28 @@ n_stride: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
+//#if OP == max
+//| @group(0) @binding(2) var<storage, read_write> out: array<u32>;
+//| var<workgroup> part: array<u32, 64>;
+//#else
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; //#storage OUT
 var<workgroup> part: array<Value, 64>;
+//#endif
 fn load_x(i: u32) -> Value { return x[i]; } //#load x IN
+//#if OP == max
+//| // Grows with the value.
+//| fn rank_of(v: Value) -> u32 {
+//| let bits = bitcast<u32>(v);
+//#if INTEGER
+//| return bits ^ 0x80000000u;
+//#else
+//| let magnitude = bits & 0x7fffffffu;
+//| if (magnitude > 0x7f800000u) { return 0xffffffffu; }
+//| if (magnitude == bits || magnitude == 0u) { return magnitude | 0x80000000u; }
+//| return ~bits;
+//#endif
+//| }
+//#endif
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
 let row = wg.y * p.pitch + wg.x;
@@ -1251,13 +1282,13 @@ xi += at * p.x_strides[d / 4u][d % 4u];
 oi += at * p.out_strides[d / 4u][d % 4u];
 }
 //#if OP == max
-//| var acc = load_x(xi);
+//| var acc = rank_of(load_x(xi));
 //#else
 var acc = Value(0);
 //#endif
 for (var j = t; j < p.n; j += THREADS) {
 //#if OP == max
-//| acc = max(acc, load_x(xi + j * p.n_stride));
+//| acc = max(acc, rank_of(load_x(xi + j * p.n_stride)));
 //#else
 acc += load_x(xi + j * p.n_stride);
 //#endif
@@ -1276,6 +1307,10 @@ part[t] += part[t + half];
 if (t == 0u) {
 //#if OP == mean
 //| out[oi] = part[0] / Value(p.n);
+//#elif OP == max && INTEGER
+//| out[oi] = part[0] ^ 0x80000000u;
+//#elif OP == max
+//| out[oi] = select(~part[0], part[0] & 0x7fffffffu, part[0] >= 0x80000000u);
 //#else
 out[oi] = part[0];
 //#endif
