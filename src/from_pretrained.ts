@@ -20,7 +20,7 @@ import { Parameters } from "./layers/parameter.ts";
 import { type LoadOptions, loadParameters, planMemory } from "./load_parameters.ts";
 import type { Architecture, BuildModel } from "./models/mod.ts";
 import { applyImplementation } from "./models/plans.ts";
-import type { PreTrainedModel } from "./models/pretrained.ts";
+import type { ModelParts, PreTrainedModel } from "./models/pretrained.ts";
 import { modelFor, type Task } from "./models/tasks.ts";
 import { warnOnce } from "./notice.ts";
 
@@ -71,6 +71,8 @@ export async function fromPretrained(
   const blueprint = blueprintOf(task, config, options.attn_implementation, files.describe());
   const generation_config = await loadGenerationConfig(files, read);
   await acquire(place);
+  // A device that fails takes the weights with it: then they are read again.
+  const reopen = () => openWeights(files, {});
   using weights = await openWeights(files, {
     ...read,
     // A model that is too large is refused before it is downloaded.
@@ -80,7 +82,7 @@ export async function fromPretrained(
   try {
     const file = files.describe();
     const load = { dtype, file, progress: meter.loading, signal };
-    const model = await buildOn(device, weights, blueprint, load);
+    const model = await buildOn(device, weights, blueprint, load, reopen);
     if (generation_config !== null) model.generation_config = generation_config;
     return model;
   } catch (error) {
@@ -133,22 +135,40 @@ function refuseQuantized({ read, sub_configs }: PretrainedConfig): void {
 }
 
 /**
- * Loads weights onto a device and builds the model of them. On an error nothing is left there.
+ * Loads weights onto a device and builds the model of them. On an error nothing is left there. `reopen` opens the
+ * weights again, should the device fail.
  *
  * @throws {ModelFileError | InvalidArgument} for weights that do not fit the config
  */
 export async function buildOn(
   device: Device,
   weights: Weights,
+  blueprint: Blueprint,
+  load: LoadOptions,
+  reopen?: () => Promise<Weights>,
+): Promise<PreTrainedModel> {
+  const again = { ...load, progress: undefined, signal: undefined };
+  const reload = reopen && (async (target: Device) => {
+    using opened = await reopen();
+    // Only its weights are taken, as the layers have made them ready.
+    return (await buildParts(target, opened, blueprint, again)).parameters;
+  });
+  return (await buildParts(device, weights, blueprint, load, reload)).model;
+}
+
+async function buildParts(
+  device: Device,
+  weights: Weights,
   { architecture, build, config, why }: Blueprint,
   load: LoadOptions,
-): Promise<PreTrainedModel> {
+  reload?: ModelParts["reload"],
+): Promise<{ model: PreTrainedModel; parameters: Parameters }> {
   const loaded = await loadParameters(weights, device, load);
   const parameters = new Parameters(loaded, prefixOf(architecture, loaded));
   try {
-    const model = build({ config, parameters, device, why });
+    const model = build({ config, parameters, device, why, ...(reload === undefined ? {} : { reload }) });
     dropUnused(parameters, architecture, load.file);
-    return model;
+    return { model, parameters };
   } catch (error) {
     parameters.dispose();
     throw error;

@@ -77,6 +77,8 @@ export async function device(name: DeviceName): Promise<DeviceInfo> {
 
 /** Copies a block to a block of the same size on another device of the same family. */
 export function copyBetween(from: Allocation, to: Allocation): void {
+  // A device that has failed says so itself.
+  if (from.device.isClosed) from.device.assertAlive();
   if (!(from.device instanceof WasmEngine)) {
     throw new InvalidArgument(
       `Cannot use a tensor of device "${from.device.name}" on another: move it with await tensor.to(…)`,

@@ -133,6 +133,32 @@ export class Parameters {
     };
   }
 
+  /**
+   * What puts the weights of `fresh`, the same checkpoint once more, into the boxes. They belong to the model then.
+   *
+   * @throws {ModelFileError} where they are not the same
+   */
+  replacedBy(fresh: Parameters): () => void {
+    const pairs = [...this].map((parameter) => {
+      const { name, tensor } = parameter;
+      const found = fresh.#all.get(name)?.tensor;
+      if (found !== undefined && found.dtype === tensor.dtype && `${found.shape}` === `${tensor.shape}`) {
+        return [parameter, found] as const;
+      }
+      throw new ModelFileError(
+        `Cannot load the model's weights again: "${name}" is ${
+          found === undefined ? "missing" : `${found.dtype} [${found.shape}]`
+        } now, it was ${tensor.dtype} [${tensor.shape}]`,
+      );
+    });
+    return () => {
+      for (const [parameter, tensor] of pairs) {
+        parameter.tensor[Symbol.dispose]();
+        parameter.tensor = tensor;
+      }
+    };
+  }
+
   /** Gives every weight back. */
   dispose(): void {
     for (const { tensor } of this) tensor[Symbol.dispose]();

@@ -26,6 +26,8 @@ export interface ModelParts {
   readonly device: Device;
   /** Why the config's attention implementation is what it is. */
   readonly why?: string;
+  /** Loads the weights once more, from where they came from; absent where they came from nowhere. */
+  readonly reload?: (device: Device) => Promise<Parameters>;
   /** Name of the class in Transformers, for the configs of saved models. */
   readonly class_name?: string;
 }

@@ -17,6 +17,7 @@ import type { Parameters } from "../layers/parameter.ts";
 import { warnOnce } from "../notice.ts";
 import { type Call, prepareCall, releaseCall } from "./call.ts";
 import { checkCache, disposeOutput, type ForwardInputs, type ForwardOutput } from "./inputs.ts";
+import { moverOf } from "./moved.ts";
 import type { AttentionReportRow, ModelParts } from "./parts.ts";
 import { applyImplementation, type AttentionLayer, DEFAULT_IMPLEMENTATION } from "./plans.ts";
 import { savePretrained, type SavePretrainedOptions } from "./save_pretrained.ts";
@@ -39,6 +40,7 @@ export abstract class PreTrainedModel extends GenerationMixin implements AsyncDi
   #device: Device;
   #why: string;
   readonly #class_name: string;
+  readonly #reload: ModelParts["reload"];
   readonly #turns = new Turns();
   #disposed = false;
 
@@ -54,6 +56,7 @@ export abstract class PreTrainedModel extends GenerationMixin implements AsyncDi
     this.#device = parts.device;
     this.#why = parts.why ?? "chosen by the library: nothing was requested";
     this.#class_name = parts.class_name ?? new.target.name;
+    this.#reload = parts.reload;
   }
 
   /** Width of the hidden states. */
@@ -198,24 +201,29 @@ export abstract class PreTrainedModel extends GenerationMixin implements AsyncDi
   /**
    * Moves the model to another device. Caches follow at their next use. On an error the model stays where it was.
    *
+   * Weights are on one device only. Where that has failed (a GPU was lost, a kernel trapped) they are loaded again from
+   * the files they came from, also onto a device of the same name; caches that were there are gone.
+   *
    * @throws {DeviceUnavailable} when the device does not exist here
+   * @throws {EngineFailure} when the device has failed and the weights came from no files
    */
   async to(device: DeviceName): Promise<this> {
     if (device !== "wasm" && device !== "webgpu") {
       throw new InvalidArgument(`Cannot move the model to "${String(device)}": expected wasm or webgpu`);
     }
     return await this.#exclusive(async () => {
-      if (device === this.device) return this;
+      const old = this.#device;
+      if (device === old.name && !old.isClosed) return this;
+      const move = moverOf(this.#parameters, old, this.#reload);
       await acquire(device);
       const target = device === "wasm" ? openEngine() : defaultDevice(device);
       let exchange: () => void;
       try {
-        exchange = await this.#parameters.copyTo(target);
+        exchange = await move(target);
       } catch (error) {
         if (target instanceof WasmEngine) closeEngine(target);
         throw error;
       }
-      const old = this.#device;
       this.releaseState();
       exchange();
       this.#device = target;

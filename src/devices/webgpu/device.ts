@@ -6,12 +6,12 @@
  * @module
  */
 import type { DType, HostArray } from "../../dtype.ts";
-import { EngineFailure, InvalidArgument } from "../../errors.ts";
+import { EngineFailure, InvalidArgument, OutOfMemory } from "../../errors.ts";
 import type { Allocation, Device, Kernels } from "../device.ts";
 import { turn } from "../turn.ts";
 import { openAdapter, type WebGpuInfo } from "./adapter.ts";
 import type { Command, Dispatch } from "./command.ts";
-import { droppedError, Executor, type WebGpuStats } from "./executor.ts";
+import { droppedError, Executor, slotsOf, type WebGpuStats } from "./executor.ts";
 import { WebGpuKernels } from "./kernels.ts";
 import { decode, elementBytes, encode } from "./layout.ts";
 import { Memory, WebGpuAllocation } from "./memory.ts";
@@ -82,9 +82,10 @@ export class WebGpuDevice implements Device {
   async #request(): Promise<{ executor: Executor; info: WebGpuInfo }> {
     try {
       const { device, info } = await openAdapter(this.#gpu);
-      watch(device, (failure) => this.#failure ??= failure);
+      watch(device, () => this.#isClosed, (failure) => this.#failure ??= failure);
       this.#memory.limit = info.limits.maxBufferSize;
-      return { executor: new Executor(device, this.stats, this.#deep ?? !info.isFallbackAdapter), info };
+      const deep = this.#deep ?? !info.isFallbackAdapter;
+      return { executor: new Executor(device, this.stats, this.#memory, deep), info };
     } catch (error) {
       this.#opening = null; // an adapter may appear later
       throw error;
@@ -113,6 +114,11 @@ export class WebGpuDevice implements Device {
 
   get peak(): number {
     return this.#memory.peak;
+  }
+
+  /** GPU buffers that exist, in use or kept for reuse. */
+  get buffers(): number {
+    return this.#memory.buffers;
   }
 
   /** Commands that no flush has taken yet, for tests. */
@@ -234,8 +240,12 @@ export class WebGpuDevice implements Device {
       if (this.#memory.trim()) executor.forgetBindGroups();
     } catch (error) {
       const aborted = signal?.aborted === true && this.#failure === null;
-      const isLost = ({ command, number }: Recorded) =>
-        !aborted || (mine(number) && command.kind !== "write");
+      const isFull = error instanceof OutOfMemory;
+      const isLost = ({ command, number }: Recorded) => {
+        if (aborted) return mine(number) && command.kind !== "write";
+        // What found no room cannot be written, now or later.
+        return !isFull || command.kind !== "write" || slotsOf(command)[0]!.buffer === null;
+      };
       // The work of others goes back to the front, where their own flush finds it, and so do writes: tensors with
       // host data live on and count on their copies.
       this.#commands.unshift(...entries.filter((entry) => !isLost(entry)));

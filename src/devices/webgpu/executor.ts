@@ -5,15 +5,14 @@
  * @module
  */
 import { ComputationDropped, EngineFailure } from "../../errors.ts";
+import { copyBuffer, makeBuffer, writeBuffer } from "./buffers.ts";
 import { type Command, type Dispatch, PARAM_BYTES, type Read, type Write } from "./command.ts";
-import type { Slot } from "./memory.ts";
-import { scoped } from "./scopes.ts";
+import type { Memory, Slot } from "./memory.ts";
+import { messageOf, scoped } from "./scopes.ts";
 import { SHADERS } from "./shaders.ts";
 import { specialise } from "./template.ts";
 
-// Numbers, because a runtime may offer WebGPU without its global constants.
-const MAP_READ = 0x1, COPY_SRC = 0x4, COPY_DST = 0x8, UNIFORM = 0x40, STORAGE = 0x80;
-const VISIBLE_TO_COMPUTE = 0x4;
+const VISIBLE_TO_COMPUTE = 0x4; // a runtime may lack the global constants
 
 /** Most commands in one submit; between submits the event loop turns. */
 export const BATCH_COMMANDS = 1024;
@@ -49,12 +48,13 @@ export class Executor {
    * Works on `gpu` and counts in `stats`. `deep` writes out long inner loops too: GPUs gain from it, while
    * software adapters take seconds to compile what it makes.
    */
-  constructor(readonly gpu: GPUDevice, readonly stats: WebGpuStats, readonly deep: boolean) {
-    this.#uniforms = gpu.createBuffer({
-      label: "parameters",
-      size: BATCH_COMMANDS * PARAM_BYTES,
-      usage: UNIFORM | COPY_DST,
-    });
+  constructor(
+    readonly gpu: GPUDevice,
+    readonly stats: WebGpuStats,
+    readonly memory: Memory,
+    readonly deep: boolean,
+  ) {
+    this.#uniforms = makeBuffer(gpu, "parameters", BATCH_COMMANDS * PARAM_BYTES, "parameters");
   }
 
   /** How many of the first commands go into one submit. */
@@ -68,8 +68,13 @@ export class Executor {
     return Math.min(commands.length, BATCH_COMMANDS);
   }
 
-  /** Makes the pipelines a batch needs. Browsers compile them in parallel and off the main thread. */
+  /**
+   * Makes the buffers and pipelines a batch needs. Browsers compile pipelines in parallel and off the main thread.
+   *
+   * @throws {OutOfMemory | EngineFailure}
+   */
   async prepare(batch: readonly Command[]): Promise<void> {
+    await this.memory.fill(this.gpu, batch.flatMap(slotsOf));
     const missing = new Map<string, Dispatch>();
     for (const command of batch) {
       if (command.kind === "dispatch" && !this.#pipelines.has(command.key)) missing.set(command.key, command);
@@ -126,20 +131,15 @@ export class Executor {
       this.stats.readbacks++;
       read.resolve(bytes);
     } catch (cause) {
-      const message = cause instanceof Error ? cause.message : String(cause);
-      read.reject(new EngineFailure(`Cannot read from webgpu: ${message}`, { cause }));
+      read.reject(new EngineFailure(`Cannot read from webgpu: ${messageOf(cause)}`, { cause }));
     } finally {
       buffer.destroy();
     }
   }
 
-  /** The buffer of a slot, made when it is first needed. */
+  /** The buffer of a slot of a prepared command. */
   buffer(slot: Slot): GPUBuffer {
-    return slot.buffer ??= this.gpu.createBuffer({
-      label: `slot ${slot.id}`,
-      size: slot.size,
-      usage: STORAGE | COPY_SRC | COPY_DST,
-    });
+    return slot.buffer!;
   }
 
   /** The pipeline of a prepared command. */
@@ -173,7 +173,7 @@ export class Executor {
 
   /** Writes the parameters of a batch. */
   writeParameters(data: Uint32Array<ArrayBuffer>): void {
-    if (data.length > 0) this.gpu.queue.writeBuffer(this.#uniforms, 0, data);
+    if (data.length > 0) writeBuffer(this.gpu, this.#uniforms, 0, data);
   }
 
   /** Forgets bind groups, which keep destroyed buffers. */
@@ -201,6 +201,12 @@ export class Executor {
     }
     return layout;
   }
+}
+
+/** The slots a command touches. */
+export function slotsOf(command: Command): Slot[] {
+  if (command.kind !== "dispatch") return [command.slot];
+  return command.bindings.flatMap((b) => b === null ? [] : [b.slot]);
 }
 
 /** Why a read of dropped work fails. */
@@ -251,34 +257,30 @@ class Encoding {
   write({ slot, byteOffset, data, fills }: Write): void {
     for (const allocation of fills) allocation.dropped = false;
     if (data.length === 0) return;
-    const { queue } = this.executor.gpu;
+    const { gpu } = this.executor;
     const target = this.executor.buffer(slot);
     // A write takes effect before the whole submit, so only a buffer this submit has not used yet may have one.
     if (slot.submission !== this.submission) {
-      queue.writeBuffer(target, byteOffset, data);
+      writeBuffer(gpu, target, byteOffset, data);
       return;
     }
     this.#endPass();
     if (this.#staging === null || this.#staging.used + data.length > this.#staging.buffer.size) {
       const size = Math.max(STAGING_BYTES, data.length);
-      const buffer = this.executor.gpu.createBuffer({ label: "staging", size, usage: COPY_SRC | COPY_DST });
+      const buffer = makeBuffer(gpu, "staging", size, "staging");
       this.#temporary.push(buffer);
       this.#staging = { buffer, used: 0 };
     }
     const { buffer, used } = this.#staging;
-    queue.writeBuffer(buffer, used, data);
-    this.#encoder.copyBufferToBuffer(buffer, used, target, byteOffset, data.length);
+    writeBuffer(gpu, buffer, used, data);
+    copyBuffer(this.#encoder, buffer, used, target, byteOffset, data.length);
     this.#staging.used += data.length;
   }
 
   read({ slot, byteOffset, bytes }: Read): GPUBuffer {
     this.#endPass();
-    const buffer = this.executor.gpu.createBuffer({
-      label: "readback",
-      size: bytes,
-      usage: MAP_READ | COPY_DST,
-    });
-    this.#encoder.copyBufferToBuffer(this.executor.buffer(slot), byteOffset, buffer, 0, bytes);
+    const buffer = makeBuffer(this.executor.gpu, "readback", bytes, "readback");
+    copyBuffer(this.#encoder, this.executor.buffer(slot), byteOffset, buffer, 0, bytes);
     slot.submission = this.submission;
     return buffer;
   }

@@ -9,6 +9,7 @@
  */
 import { InvalidArgument, OutOfMemory } from "../../errors.ts";
 import type { Allocation, Device } from "../device.ts";
+import { fillSlots } from "./buffers.ts";
 
 /** A place for one GPUBuffer. */
 export interface Slot {
@@ -72,6 +73,8 @@ export class Memory {
   bytes = 0;
   /** The most `bytes` ever was. */
   peak = 0;
+  /** Buffers that exist on the GPU, in use or free. */
+  buffers = 0;
   /** Largest buffer the GPU allows, once known. */
   limit = Infinity;
   #free = new Map<number, Slot[]>();
@@ -116,6 +119,21 @@ export class Memory {
     this.bytes -= allocation.bytes;
   }
 
+  /**
+   * Makes the buffers of slots that have none.
+   *
+   * @throws {OutOfMemory} when the GPU refuses one; the others are there then
+   */
+  async fill(gpu: GPUDevice, slots: readonly Slot[]): Promise<void> {
+    const missing = [...new Set(slots)].filter((slot) => slot.buffer === null);
+    if (missing.length === 0) return;
+    try {
+      await fillSlots(gpu, missing);
+    } finally {
+      for (const slot of missing) if (slot.buffer !== null) this.buffers++;
+    }
+  }
+
   /** Destroys buffers that have long been free, or all free ones. Returns whether there were any. */
   trim(all = false): boolean {
     this.#flushes++;
@@ -127,8 +145,10 @@ export class Memory {
           kept.push(slot);
           continue;
         }
-        any ||= slot.buffer !== null;
-        slot.buffer?.destroy();
+        if (slot.buffer === null) continue;
+        any = true;
+        this.buffers--;
+        slot.buffer.destroy();
         slot.buffer = null;
       }
       if (kept.length === 0) this.#free.delete(size);

@@ -35,7 +35,14 @@ export function reduce(op: "sum" | "max" | "mean", x: View, out: View): Dispatch
   const { grid, pitch } = fold(rows, 1);
   const params = new Params().list(shape, 8, 1).list(xs!, 8, 0).list(os!, 8, 0)
     .int(rows, pitch, from.offset, to.offset, n, x.strides.at(-1)!);
-  return launch("reduce", { OP: op, IN, OUT, INTEGER: IN === "i32", RANK: shape.length }, [from, to], [out], params, grid);
+  return launch(
+    "reduce",
+    { OP: op, IN, OUT, INTEGER: IN === "i32", RANK: shape.length },
+    [from, to],
+    [out],
+    params,
+    grid,
+  );
 }
 
 /** Softmax over the last dimension, and optionally its log-sum-exp. */

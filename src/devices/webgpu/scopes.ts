@@ -16,7 +16,7 @@ const FILTERS: readonly GPUErrorFilter[] = ["validation", "out-of-memory", "inte
  * @throws {EngineFailure} naming `what` when the GPU reported an error
  */
 export async function scoped<T>(device: GPUDevice, what: string, body: () => T | Promise<T>): Promise<T> {
-  for (const filter of FILTERS) device.pushErrorScope(filter);
+  const close = openScopes(device);
   let result: T | undefined;
   let thrown: unknown;
   let failed = false;
@@ -27,39 +27,54 @@ export async function scoped<T>(device: GPUDevice, what: string, body: () => T |
     failed = true;
     thrown = error;
   }
-  const errors: (GPUError | null)[] = [];
-  for (const _ of FILTERS) errors.push(await device.popErrorScope());
-  const error = errors.find((e) => e !== null);
-  if (error) throw new EngineFailure(`Cannot ${what} on webgpu: ${error.message.trim()}`, { cause: thrown });
+  const error = firstError(await Promise.all(close()));
+  if (error) throw new EngineFailure(`Cannot ${what} on webgpu: ${messageOf(error)}`, { cause: thrown });
   if (failed) {
     if (thrown instanceof EngineFailure) throw thrown;
-    const message = thrown instanceof Error ? thrown.message : String(thrown);
-    throw new EngineFailure(`Cannot ${what} on webgpu: ${message}`, { cause: thrown });
+    throw new EngineFailure(`Cannot ${what} on webgpu: ${messageOf(thrown)}`, { cause: thrown });
   }
   return result as T;
 }
 
-/** Reports what no scope can catch: the loss of the device and errors outside of scopes. */
-export function watch(device: GPUDevice, fail: (failure: EngineFailure) => void): void {
+/** Opens a scope for every kind of error; what is returned closes them, and promises their errors. */
+export function openScopes(device: GPUDevice): () => Promise<GPUError | null>[] {
+  for (const filter of FILTERS) device.pushErrorScope(filter);
+  return () => FILTERS.map(() => device.popErrorScope());
+}
+
+/** The first error of some scopes. */
+export function firstError(errors: readonly (GPUError | null)[]): GPUError | undefined {
+  return errors.find((e) => e !== null) ?? undefined;
+}
+
+/** What an error, of a scope or thrown, says. */
+export function messageOf(error: unknown): string {
+  const { message } = Object(error) as { message?: unknown };
+  return String(typeof message === "string" ? message : error).trim();
+}
+
+/**
+ * Reports what no scope can catch: errors outside of scopes, and the loss of the device unless it `isExpected`.
+ */
+export function watch(
+  device: GPUDevice,
+  isExpected: () => boolean,
+  fail: (failure: EngineFailure) => void,
+): void {
   device.addEventListener("uncapturederror", (event) => {
-    const message = "error" in event && event.error instanceof Error
-      ? event.error.message
-      : gpuMessage(event);
-    fail(new EngineFailure(`A webgpu operation failed: ${message}`));
+    const { error } = event as GPUUncapturedErrorEvent;
+    fail(new EngineFailure(`A webgpu operation failed: ${messageOf(error ?? "unknown error")}`));
   });
   device.lost.then(({ reason, message }) => {
-    if (reason === "destroyed") return;
-    fail(
-      new EngineFailure(
-        `The webgpu device was lost (${
-          message || reason || "unknown"
-        }) and all that was only on it is gone. ` +
-          `Tensors with a host copy can be used again; load the model anew, on "wasm" if the GPU stays away.`,
-      ),
-    );
+    if (!isExpected()) fail(lost(message || reason || "unknown"));
   });
 }
 
-function gpuMessage(event: Event): string {
-  return (event as GPUUncapturedErrorEvent).error?.message ?? "unknown error";
+/** Why nothing can be computed on a device that is lost. */
+function lost(why: string): EngineFailure {
+  return new EngineFailure(
+    `The webgpu device was lost (${why}) and all that was only on it is gone. Tensors with a host copy can be ` +
+      `used again, and a model that was loaded from files goes on after await model.to("wasm"), or to("webgpu") ` +
+      "if the GPU is back; caches begin anew.",
+  );
 }
