@@ -70,6 +70,45 @@ Deno.test("webgpu device: making and recording acquires nothing, and no adapter 
   await device.destroy();
 });
 
+/** A GPU whose adapters are known by what was asked for. */
+function adapters(known: Readonly<Record<string, "software" | "hardware">>): { gpu: GPU; asked: string[] } {
+  const asked: string[] = [];
+  const requestAdapter = (options: GPURequestAdapterOptions = {}) => {
+    const name = options.forceFallbackAdapter ? "forced" : options.powerPreference ?? "any";
+    asked.push(name);
+    const kind = known[name];
+    if (kind === undefined) return Promise.resolve(null);
+    const info = { description: `${name} ${kind}`, isFallbackAdapter: kind === "software" };
+    const requestDevice = () => Promise.reject(new Error(`chose ${info.description}`));
+    return Promise.resolve({ info, limits: {}, features: new Set(), requestDevice });
+  };
+  return { gpu: { requestAdapter } as unknown as GPU, asked };
+}
+
+Deno.test("webgpu device: a software adapter is taken only where it is alone, or asked for", async () => {
+  const both = { "high-performance": "software", "low-power": "hardware", forced: "software" } as const;
+  const alone = { "high-performance": "software", "low-power": "software" } as const;
+  const strong = { "high-performance": "hardware", "low-power": "software" } as const;
+  for (
+    const [known, software, chosen, times] of [
+      [strong, false, "high-performance hardware", 1],
+      [both, false, "low-power hardware", 2],
+      [alone, false, "high-performance software", 2],
+      [both, true, "forced software", 1],
+    ] as const
+  ) {
+    const { gpu, asked } = adapters(known);
+    await assertRejects(
+      () => new WebGpuDevice({ gpu, software }).acquire(),
+      DeviceUnavailable,
+      `chose ${chosen}`,
+    );
+    assertEquals(asked.length, times);
+  }
+  const none = new WebGpuDevice({ gpu: adapters(strong).gpu, software: true });
+  await assertRejects(() => none.acquire(), DeviceUnavailable, "no software adapter");
+});
+
 gpuTest("a flush without work touches no GPU", async (device) => {
   await device.flush();
   assertEquals(device.stats.submits, 0);

@@ -30,18 +30,40 @@ const ADVICE =
   `Use device "wasm", or: in Deno, install the Vulkan loader (libvulkan.so.1) and a driver (for CPUs: ` +
   `Mesa's lavapipe); in a container, let the GPU driver's graphics libraries in; in a browser, enable WebGPU.`;
 
+/** What is asked for, in this order. */
+const PREFERENCES: readonly GPURequestAdapterOptions[] = [
+  { powerPreference: "high-performance" },
+  { powerPreference: "low-power" },
+];
+
+/** The most powerful GPU; a software adapter only where it is alone, or asked for. */
+async function findAdapter(gpu: GPU, software: boolean): Promise<GPUAdapter | null> {
+  if (software) return await gpu.requestAdapter({ forceFallbackAdapter: true });
+  let found: GPUAdapter | null = null;
+  for (const preference of PREFERENCES) {
+    const adapter = await gpu.requestAdapter(preference);
+    if (adapter && !adapter.info?.isFallbackAdapter) return adapter;
+    found ??= adapter;
+  }
+  return found;
+}
+
 /**
- * Opens the most powerful adapter.
+ * Opens the most powerful GPU, or with `software` a software adapter, with all its limits.
  *
  * @throws {DeviceUnavailable}
  */
-export async function openAdapter(gpu: GPU | undefined): Promise<{ device: GPUDevice; info: WebGpuInfo }> {
+export async function openAdapter(
+  gpu: GPU | undefined,
+  software = false,
+): Promise<{ device: GPUDevice; info: WebGpuInfo }> {
   if (!gpu) {
     throw new DeviceUnavailable(`Cannot use device "webgpu": this runtime has no navigator.gpu. ${ADVICE}`);
   }
-  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  const adapter = await findAdapter(gpu, software);
   if (!adapter) {
-    throw new DeviceUnavailable(`Cannot use device "webgpu": navigator.gpu has no adapter here. ${ADVICE}`);
+    const what = software ? "no software adapter" : "no adapter";
+    throw new DeviceUnavailable(`Cannot use device "webgpu": navigator.gpu has ${what} here. ${ADVICE}`);
   }
   const limits = Object.fromEntries(
     LIMITS.map((name) => [name, adapter.limits[name]]),

@@ -22,6 +22,8 @@ import { watch } from "./scopes.ts";
 export interface WebGpuOptions {
   /** The implementation to use; `navigator.gpu` by default. */
   readonly gpu?: GPU;
+  /** Asks for a software adapter; by default one is taken only where there is no other. */
+  readonly software?: boolean;
   /** Whether long inner loops are written out; by default on anything but a software adapter. */
   readonly unrolled?: boolean;
 }
@@ -39,7 +41,7 @@ export class WebGpuDevice implements Device {
   /** Counters for tests and benches. */
   readonly stats: WebGpuStats = { dispatches: 0, submits: 0, readbacks: 0, pipelines: 0 };
   readonly #gpu: GPU | undefined;
-  readonly #deep: boolean | undefined;
+  readonly #options: WebGpuOptions;
   readonly #memory = new Memory();
   #commands: Recorded[] = [];
   #recorded = 0;
@@ -51,7 +53,7 @@ export class WebGpuDevice implements Device {
 
   /** Makes a device on `options.gpu`. Acquires nothing. */
   constructor(options: WebGpuOptions = {}) {
-    this.#deep = options.unrolled;
+    this.#options = options;
     this.#gpu = options.gpu ?? globalThis.navigator?.gpu;
     this.kernels = new WebGpuKernels(this);
   }
@@ -81,10 +83,10 @@ export class WebGpuDevice implements Device {
 
   async #request(): Promise<{ executor: Executor; info: WebGpuInfo }> {
     try {
-      const { device, info } = await openAdapter(this.#gpu);
+      const { device, info } = await openAdapter(this.#gpu, this.#options.software);
       watch(device, () => this.#isClosed, (failure) => this.#failure ??= failure);
       this.#memory.limit = info.limits.maxBufferSize;
-      const deep = this.#deep ?? !info.isFallbackAdapter;
+      const deep = this.#options.unrolled ?? !info.isFallbackAdapter;
       return { executor: new Executor(device, this.stats, this.#memory, deep), info };
     } catch (error) {
       this.#opening = null; // an adapter may appear later
