@@ -7,7 +7,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { create_block_mask, flex_attention_forward, Tensor } from "../../mod.ts";
 import type { MaskFunction } from "../../mod.ts";
 import { defaultDevice } from "../../src/devices/mod.ts";
-import { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
+import type { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
 import { InvalidArgument } from "../../src/errors.ts";
 import { type AttentionCase, prepareAttention } from "../support/attention_cases.ts";
 import { deviceTest, reportSkips, testDevices } from "../support/devices.ts";

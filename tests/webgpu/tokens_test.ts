@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { AutoModelForCausalLM } from "../../mod.ts";
-import { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
+import type { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
 import { DEMO, ids, reportSkipped, rowsOf, withGpu } from "../models/support.ts";
 
 const PROMPT = [[21, 6, 49, 10, 35, 11, 23]];
