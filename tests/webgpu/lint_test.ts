@@ -121,6 +121,10 @@ function rowwise(device: WebGpuDevice, views: Views): void {
     }
     kernels.matmul(views.make([2, 30, 4]), views.make([2, 4, 5], dtype), views.make([2, 30, 5]), false);
     kernels.matmul(views.make([2, 3, 4]), views.make([2, 5, 4], dtype), views.make([2, 3, 5]), true);
+    for (const [M, N, P] of [[300, 64, 260], [300, 33, 257], [20, 64, 64]] as const) {
+      kernels.matmul(views.make([M, N]), views.make([N, P], dtype), views.make([M, P]), false);
+      kernels.matmul(views.make([M, N]), views.make([P, N], dtype), views.make([M, P]), true);
+    }
   }
   kernels.rms_norm(views.make([3, 70]), null, 1e-6, 0, views.make([3, 70]));
   kernels.layer_norm(views.make([3, 70]), views.make([70]), null, 1e-6, views.make([3, 70]));

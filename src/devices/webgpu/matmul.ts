@@ -20,6 +20,8 @@ import {
 
 /** Rows below which weights are streamed once instead of tiled. Both ways add in the same order. */
 const FEW_ROWS = 8;
+/** From this many rows and columns on an invocation has 8 × 8 results: the tile is 128 × 128. Same bits again. */
+const MANY = 256;
 
 /**
  * `out = a · b`: a (…, M, N), b (…, N, P), out (…, M, P), all by strides. `bias` (P) is added to every row.
@@ -38,12 +40,24 @@ export function product(a: View, b: View, out: View, bias: View | null = null): 
   const [am, an] = a.strides.slice(-2) as [number, number];
   const [bn, bp] = b.strides.slice(-2) as [number, number];
   const [om, op] = out.strides.slice(-2) as [number, number];
+  const ALONG_P = bp <= bn;
+  const even = (...numbers: readonly number[]) => numbers.every((x) => x % 4 === 0);
+  const VECTOR_A = an === 1 && even(n, am, left.offset, ...strides[0]!);
+  const VECTOR_B = ALONG_P
+    ? bp === 1 && even(p, bn, right.offset, ...strides[1]!)
+    : bn === 1 && even(n, bp, right.offset, ...strides[1]!);
+  const types = [floatType("a factor", a.dtype), floatType("a factor", b.dtype)];
+  const R = m >= MANY && p >= MANY ? 2 : 1;
   const constants = {
-    A: floatType("a factor", a.dtype),
-    B: floatType("a factor", b.dtype),
+    A: `${types[0]}${VECTOR_A ? "x4" : ""}`,
+    B: `${types[1]}${VECTOR_B ? "x4" : ""}`,
+    VECTOR_A,
+    VECTOR_B,
+    RM: R,
+    RN: R,
     BIAS: bias ? floatType("a bias", bias.dtype) : "f32",
     HAS_BIAS: bias !== null,
-    ALONG_P: bp <= bn,
+    ALONG_P,
     TY: m <= 16 ? 4 : 16,
   };
   const batches = count(shape);
@@ -54,8 +68,8 @@ export function product(a: View, b: View, out: View, bias: View | null = null): 
     params.int(first, m, n, p, left.offset, am, an, right.offset, bn, bp, to.offset, om, op)
       .int(shift?.offset ?? 0, bias?.strides[0] ?? 0);
     const grid = [
-      Math.ceil(p / 64),
-      Math.ceil(m / (constants.TY * 4)),
+      Math.ceil(p / (64 * R)),
+      Math.ceil(m / (constants.TY * 4 * R)),
       Math.min(GRID, batches - first),
     ] as const;
     commands.push(launch("matmul", constants, [left, right, shift, to], [out], params, grid));

@@ -1072,14 +1072,21 @@ select(0.0, x[base + 3u * p.x_col], n > 3u));
 }
 `,
   matmul: `
-//#flags HAS_BIAS=true ALONG_P=true
+//#flags HAS_BIAS=true ALONG_P=true VECTOR_A=false VECTOR_B=false
 const TY: u32 = 16u; //#constant
+const RM: u32 = 1u; //#constant
+const RN: u32 = 1u; //#constant
 const STEP: u32 = 16u;
 const THREADS: u32 = TY * 16u;
-const A_TILE: u32 = STEP * TY;
+const A_WIDTH: u32 = TY * RM;
+const A_TILE: u32 = STEP * A_WIDTH;
 const A_TURNS: u32 = (A_TILE + THREADS - 1u) / THREADS;
-const B_TILE: u32 = STEP * 16u;
+const A_QUADS: u32 = (A_TILE / 4u + THREADS - 1u) / THREADS;
+const B_WIDTH: u32 = 16u * RN;
+const B_TILE: u32 = STEP * B_WIDTH;
 const B_TURNS: u32 = (B_TILE + THREADS - 1u) / THREADS;
+const B_QUADS: u32 = (B_TILE / 4u + THREADS - 1u) / THREADS;
+const TOTALS: u32 = 4u * RM * RN;
 struct Params {
 batch_shape: vec4<u32>,
 a_batch: vec4<u32>,
@@ -1110,19 +1117,43 @@ bias_stride: u32,
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 var<workgroup> tile_a: array<vec4<f32>, A_TILE>;
 var<workgroup> tile_b: array<vec4<f32>, B_TILE>;
+//#if VECTOR_A
+//| fn load_a4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(0.0); } //#load4 a A
+//#else
 fn load_a(i: u32) -> f32 { return a[i]; } //#load a A
+//#endif
+//#if VECTOR_B
+//| fn load_b4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(0.0); } //#load4 b B
+//#else
 fn load_b(i: u32) -> f32 { return b[i]; } //#load b B
+//#endif
 //#if HAS_BIAS
 fn load_bias(i: u32) -> f32 { return bias[i]; } //#load bias BIAS
 //#endif
+//#if VECTOR_A
+//| // Four along N.
+//| fn a4_at(base: u32, row: u32, k: u32) -> vec4<f32> {
+//| if (row < p.m && k < p.n) { return load_a4(base + row * p.a_m + k, 4u); }
+//| return vec4<f32>(0.0);
+//| }
+//#else
 fn a_at(base: u32, row: u32, k: u32) -> f32 {
 if (row < p.m && k < p.n) { return load_a(base + row * p.a_m + k * p.a_n); }
 return 0.0;
 }
+//#endif
+//#if VECTOR_B
+//| // Four along P, or along N.
+//| fn b4_at(base: u32, k: u32, col: u32) -> vec4<f32> {
+//| if (col < p.p && k < p.n) { return load_b4(base + k * p.b_n + col * p.b_p, 4u); }
+//| return vec4<f32>(0.0);
+//| }
+//#else
 fn b_at(base: u32, k: u32, col: u32) -> f32 {
 if (col < p.p && k < p.n) { return load_b(base + k * p.b_n + col * p.b_p); }
 return 0.0;
 }
+//#endif
 fn rolled(n: u32) -> u32 { return min(n, n * p.m); }
 fn pick(i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
 return select(select(a, b, i == 1u), select(c, d, i == 3u), i >= 2u);
@@ -1141,73 +1172,135 @@ a_base += at * p.a_batch[d];
 b_base += at * p.b_batch[d];
 out_base += at * p.out_batch[d];
 }
-let row0 = wg.y * TY * 4u;
-let col0 = wg.x * 64u;
+let row0 = wg.y * A_WIDTH * 4u;
+let col0 = wg.x * B_WIDTH * 4u;
 let ty = t / 16u;
 let tx = t % 16u;
-var acc: array<vec4<f32>, 4>; //#scalars
-var total: array<vec4<f32>, 4>; //#scalars
+var acc: array<vec4<f32>, TOTALS>; //#scalars
+var total: array<vec4<f32>, TOTALS>; //#scalars
+var av: array<vec4<f32>, RM>; //#scalars
+var bv: array<vec4<f32>, RN>; //#scalars
 for (var segment = 0u; segment < p.n; segment += 256u) {
 let end = min(p.n, segment + 256u);
 //#unroll
-for (var r = 0u; r < 4u; r++) {
+for (var r = 0u; r < TOTALS; r++) {
 acc[r] = vec4<f32>(0.0);
 }
 for (var k0 = segment; k0 < end; k0 += STEP) {
 workgroupBarrier();
+//#if VECTOR_A
+//| //#unroll DEEP
+//| for (var s = 0u; s < rolled(A_QUADS); s++) {
+//| let i = t + s * THREADS;
+//| let k = i % 4u * 4u;
+//| let g = i / 4u;
+//| if (i < A_TILE / 4u) {
+//| let x0 = a4_at(a_base, row0 + g * 4u, k0 + k);
+//| let x1 = a4_at(a_base, row0 + g * 4u + 1u, k0 + k);
+//| let x2 = a4_at(a_base, row0 + g * 4u + 2u, k0 + k);
+//| let x3 = a4_at(a_base, row0 + g * 4u + 3u, k0 + k);
+//| tile_a[k * A_WIDTH + g] = vec4<f32>(x0.x, x1.x, x2.x, x3.x);
+//| tile_a[(k + 1u) * A_WIDTH + g] = vec4<f32>(x0.y, x1.y, x2.y, x3.y);
+//| tile_a[(k + 2u) * A_WIDTH + g] = vec4<f32>(x0.z, x1.z, x2.z, x3.z);
+//| tile_a[(k + 3u) * A_WIDTH + g] = vec4<f32>(x0.w, x1.w, x2.w, x3.w);
+//| }
+//| }
+//#else
 //#unroll DEEP
 for (var s = 0u; s < rolled(A_TURNS); s++) {
 let i = t + s * THREADS;
 let k = k0 + i % STEP;
 let row = row0 + i / STEP * 4u;
 if (i < A_TILE) {
-tile_a[i % STEP * TY + i / STEP] = vec4<f32>(a_at(a_base, row, k), a_at(a_base, row + 1u, k), a_at(a_base, row + 2u, k), a_at(a_base, row + 3u, k));
+tile_a[i % STEP * A_WIDTH + i / STEP] = vec4<f32>(a_at(a_base, row, k), a_at(a_base, row + 1u, k), a_at(a_base, row + 2u, k), a_at(a_base, row + 3u, k));
 }
 }
+//#endif
+//#if VECTOR_B && ALONG_P
+//| //#unroll DEEP
+//| for (var s = 0u; s < rolled(B_TURNS); s++) {
+//| let i = t + s * THREADS;
+//| tile_b[i] = b4_at(b_base, k0 + i / B_WIDTH, col0 + i % B_WIDTH * 4u);
+//| }
+//#elif VECTOR_B
+//| //#unroll DEEP
+//| for (var s = 0u; s < rolled(B_QUADS); s++) {
+//| let i = t + s * THREADS;
+//| let k = i % 4u * 4u;
+//| let g = i / 4u;
+//| if (i < B_TILE / 4u) {
+//| let x0 = b4_at(b_base, k0 + k, col0 + g * 4u);
+//| let x1 = b4_at(b_base, k0 + k, col0 + g * 4u + 1u);
+//| let x2 = b4_at(b_base, k0 + k, col0 + g * 4u + 2u);
+//| let x3 = b4_at(b_base, k0 + k, col0 + g * 4u + 3u);
+//| tile_b[k * B_WIDTH + g] = vec4<f32>(x0.x, x1.x, x2.x, x3.x);
+//| tile_b[(k + 1u) * B_WIDTH + g] = vec4<f32>(x0.y, x1.y, x2.y, x3.y);
+//| tile_b[(k + 2u) * B_WIDTH + g] = vec4<f32>(x0.z, x1.z, x2.z, x3.z);
+//| tile_b[(k + 3u) * B_WIDTH + g] = vec4<f32>(x0.w, x1.w, x2.w, x3.w);
+//| }
+//| }
+//#else
 //#unroll DEEP
 for (var s = 0u; s < rolled(B_TURNS); s++) {
 let i = t + s * THREADS;
 //#if ALONG_P
-let k = i / 16u;
-let c = i % 16u;
+let k = i / B_WIDTH;
+let c = i % B_WIDTH;
 //#else
 //| let k = i % STEP;
 //| let c = i / STEP;
 //#endif
 let col = col0 + c * 4u;
-tile_b[k * 16u + c] = vec4<f32>(b_at(b_base, k0 + k, col), b_at(b_base, k0 + k, col + 1u), b_at(b_base, k0 + k, col + 2u), b_at(b_base, k0 + k, col + 3u));
+tile_b[k * B_WIDTH + c] = vec4<f32>(b_at(b_base, k0 + k, col), b_at(b_base, k0 + k, col + 1u), b_at(b_base, k0 + k, col + 2u), b_at(b_base, k0 + k, col + 3u));
 }
+//#endif
 workgroupBarrier();
 //#unroll DEEP
 for (var k = 0u; k < rolled(STEP); k++) {
-let av = tile_a[k * TY + ty];
-let bv = tile_b[k * 16u + tx];
-acc[0] = fma(vec4<f32>(av.x), bv, acc[0]);
-acc[1] = fma(vec4<f32>(av.y), bv, acc[1]);
-acc[2] = fma(vec4<f32>(av.z), bv, acc[2]);
-acc[3] = fma(vec4<f32>(av.w), bv, acc[3]);
+//#unroll
+for (var g = 0u; g < RM; g++) {
+av[g] = tile_a[k * A_WIDTH + ty + g * TY];
+}
+//#unroll
+for (var c = 0u; c < RN; c++) {
+bv[c] = tile_b[k * B_WIDTH + tx + c * 16u];
+}
+//#unroll
+for (var g = 0u; g < RM; g++) {
+//#unroll
+for (var c = 0u; c < RN; c++) {
+acc[(g * 4u) * RN + c] = fma(vec4<f32>(av[g].x), bv[c], acc[(g * 4u) * RN + c]);
+acc[(g * 4u + 1u) * RN + c] = fma(vec4<f32>(av[g].y), bv[c], acc[(g * 4u + 1u) * RN + c]);
+acc[(g * 4u + 2u) * RN + c] = fma(vec4<f32>(av[g].z), bv[c], acc[(g * 4u + 2u) * RN + c]);
+acc[(g * 4u + 3u) * RN + c] = fma(vec4<f32>(av[g].w), bv[c], acc[(g * 4u + 3u) * RN + c]);
+}
+}
 }
 }
 //#unroll
-for (var r = 0u; r < 4u; r++) {
+for (var r = 0u; r < TOTALS; r++) {
 total[r] += acc[r];
 }
 }
-let col = col0 + tx * 4u;
+//#unroll
+for (var g = 0u; g < RM; g++) {
+//#unroll
+for (var c = 0u; c < RN; c++) {
 //#unroll DEEP
 for (var r = 0u; r < rolled(4u); r++) {
-let row = row0 + ty * 4u + r;
-if (row < p.m) {
-let x = pick(r, total[0], total[1], total[2], total[3]);
+let row = row0 + (ty + g * TY) * 4u + r;
+let col = col0 + (tx + c * 16u) * 4u;
+let x = pick(r, total[(g * 4u) * RN + c], total[(g * 4u + 1u) * RN + c], total[(g * 4u + 2u) * RN + c], total[(g * 4u + 3u) * RN + c]);
 let base = out_base + row * p.out_m;
 //#unroll DEEP
-for (var c = 0u; c < rolled(4u); c++) {
-if (col + c < p.p) {
+for (var i = 0u; i < rolled(4u); i++) {
+if (row < p.m && col + i < p.p) {
 //#if HAS_BIAS
-out[base + (col + c) * p.out_p] = x[c] + load_bias(p.bias_offset + (col + c) * p.bias_stride);
+out[base + (col + i) * p.out_p] = x[i] + load_bias(p.bias_offset + (col + i) * p.bias_stride);
 //#else
-//| out[base + (col + c) * p.out_p] = x[c];
+//| out[base + (col + i) * p.out_p] = x[i];
 //#endif
+}
 }
 }
 }

@@ -1,0 +1,65 @@
+/**
+ * Matrix products with tiles of every size: all give the same bits for a row.
+ *
+ * @module
+ */
+import { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
+import type { DType } from "../../src/dtype.ts";
+import { deviceTest, reportSkips, testDevices } from "../support/devices.ts";
+import { seeded } from "../support/random.ts";
+import { assertClose, assertSameBits, toleranceOf } from "../support/tolerance.ts";
+import { Bench } from "../support/views.ts";
+
+const on = (await testDevices()).find((d) => d.name === "webgpu")!;
+const FLOATS: readonly DType[] = ["float32", "float16", "bfloat16"];
+
+for (const unrolled of [false, true]) {
+  deviceTest(
+    on,
+    `matmul, tiles of all sizes agree, inner loops ${unrolled ? "unrolled" : "kept"}`,
+    async () => {
+      const device = new WebGpuDevice({ unrolled });
+      for (const [N, P, dtype] of [[300, 260, 0], [36, 257, 1], [33, 272, 2]] as const) {
+        for (const transpose_b of [true, false]) {
+          // A software adapter compiles for many seconds what is unrolled.
+          if (unrolled && (dtype !== 0 || !transpose_b)) continue;
+          using bench = new Bench(device);
+          const M = 270, random = seeded(`${N} ${P}`);
+          const a = bench.place([M, N], random.normal(M * N));
+          const shape = transpose_b ? [P, N] : [N, P];
+          const b = bench.place(shape, random.normal(P * N), FLOATS[dtype]!);
+          const out = bench.empty([M, P]);
+          device.kernels.matmul(a.view, b.view, out, transpose_b);
+          const large = await bench.read(out);
+          const expected = [0, 1, 127, 128, 200, M - 1].map((row) => ({
+            row,
+            values: Array.from({ length: P }, (_, col) => {
+              let sum = 0;
+              for (let k = 0; k < N; k++) {
+                sum += a.values[row * N + k]! * b.values[transpose_b ? col * N + k : k * P + col]!;
+              }
+              return sum;
+            }),
+          }));
+          for (const { row, values } of expected) {
+            const found = large.subarray(row * P, (row + 1) * P);
+            const label = `row ${row} of ${M} x ${N} x ${P}, ${FLOATS[dtype]}`;
+            assertClose(found, values, toleranceOf("matmul", "webgpu"), label);
+            // One row alone takes another tile, or in a linear layer another kernel.
+            const alone = bench.empty([1, P]);
+            const one = { ...a.view, shape: [1, N], offset: row * N };
+            device.kernels.matmul(one, b.view, alone, transpose_b);
+            assertSameBits(await bench.read(alone), found, label);
+            if (!transpose_b) continue;
+            device.kernels.linear(one, b.view, null, alone);
+            assertSameBits(await bench.read(alone), found, `linear, ${label}`);
+          }
+        }
+      }
+      await device.flush();
+      await device.destroy();
+    },
+  );
+}
+
+reportSkips();
