@@ -23,6 +23,7 @@ import {
 } from "./report.ts";
 import { benchStart } from "./start.ts";
 import { EFFORT, interleave } from "./timing.ts";
+import { benchWebgpu } from "./webgpu.ts";
 
 const BENCHES = {
   linear: benchLinear,
@@ -30,6 +31,7 @@ const BENCHES = {
   masks: benchMasks,
   generate: benchGenerate,
   start: benchStart,
+  webgpu: benchWebgpu,
 } as const;
 type Name = keyof typeof BENCHES;
 

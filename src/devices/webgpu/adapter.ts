@@ -49,13 +49,14 @@ async function findAdapter(gpu: GPU, software: boolean): Promise<GPUAdapter | nu
 }
 
 /**
- * Opens the most powerful GPU, or with `software` a software adapter, with all its limits.
+ * Opens the most powerful GPU, or with `software` a software adapter, with all its limits and with `features`.
  *
  * @throws {DeviceUnavailable}
  */
 export async function openAdapter(
   gpu: GPU | undefined,
   software = false,
+  features: readonly GPUFeatureName[] = [],
 ): Promise<{ device: GPUDevice; info: WebGpuInfo }> {
   if (!gpu) {
     throw new DeviceUnavailable(`Cannot use device "webgpu": this runtime has no navigator.gpu. ${ADVICE}`);
@@ -70,7 +71,11 @@ export async function openAdapter(
   ) as WebGpuInfo["limits"];
   let device: GPUDevice;
   try {
-    device = await adapter.requestDevice({ label: "attune", requiredLimits: { ...limits } });
+    device = await adapter.requestDevice({
+      label: "attune",
+      requiredLimits: { ...limits },
+      requiredFeatures: [...features],
+    });
   } catch (cause) {
     const message = cause instanceof Error ? cause.message : String(cause);
     throw new DeviceUnavailable(`Cannot use device "webgpu": the adapter refused a device (${message})`, {

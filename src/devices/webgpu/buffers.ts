@@ -11,7 +11,7 @@ import type { Slot } from "./memory.ts";
 import { firstError, messageOf, openScopes } from "./scopes.ts";
 
 // Numbers, because a runtime may offer WebGPU without its global constants.
-const MAP_READ = 0x1, COPY_SRC = 0x4, COPY_DST = 0x8, UNIFORM = 0x40, STORAGE = 0x80;
+const MAP_READ = 0x1, COPY_SRC = 0x4, COPY_DST = 0x8, UNIFORM = 0x40, STORAGE = 0x80, RESOLVE = 0x200;
 
 /** What buffers are for. */
 export const USAGE = {
@@ -19,6 +19,7 @@ export const USAGE = {
   parameters: UNIFORM | COPY_DST,
   staging: COPY_SRC | COPY_DST,
   readback: MAP_READ | COPY_DST,
+  timestamps: RESOLVE | COPY_SRC,
 } as const;
 
 /**

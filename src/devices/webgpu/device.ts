@@ -1,6 +1,8 @@
 /**
  * The WebGPU device: records symbolically, runs at flush, waits only for reads.
  *
+ * Length: the whole contract of a device, in the order of the contract.
+ *
  * Constructing one acquires nothing; the adapter is requested by the first flush that has work, or by `acquire`.
  *
  * @module
@@ -17,6 +19,7 @@ import { decode, elementBytes, encode } from "./layout.ts";
 import { Memory, WebGpuAllocation } from "./memory.ts";
 import { patchWord } from "./record.ts";
 import { watch } from "./scopes.ts";
+import { Stopwatch } from "./stopwatch.ts";
 
 /** Options of {@linkcode WebGpuDevice}. */
 export interface WebGpuOptions {
@@ -24,6 +27,8 @@ export interface WebGpuOptions {
   readonly gpu?: GPU;
   /** Asks for a software adapter; by default one is taken only where there is no other. */
   readonly software?: boolean;
+  /** Times compute passes by the GPU's clock, for benches; the adapter needs `timestamp-query`. */
+  readonly timed?: boolean;
   /** Whether long inner loops are written out; by default on anything but a software adapter. */
   readonly unrolled?: boolean;
 }
@@ -76,6 +81,11 @@ export class WebGpuDevice implements Device {
     return (await this.#open()).info;
   }
 
+  /** Milliseconds the GPU has computed since this was last asked; 0 unless the device is `timed`. */
+  async lap(): Promise<number> {
+    return await (await this.#open()).executor.stopwatch?.lap() ?? 0;
+  }
+
   #open(): Promise<{ executor: Executor; info: WebGpuInfo }> {
     this.assertAlive();
     return this.#opening ??= this.#request();
@@ -83,11 +93,16 @@ export class WebGpuDevice implements Device {
 
   async #request(): Promise<{ executor: Executor; info: WebGpuInfo }> {
     try {
-      const { device, info } = await openAdapter(this.#gpu, this.#options.software);
+      const { device, info } = await openAdapter(
+        this.#gpu,
+        this.#options.software,
+        this.#options.timed ? ["timestamp-query"] : [],
+      );
       watch(device, () => this.#isClosed, (failure) => this.#failure ??= failure);
       this.#memory.limit = info.limits.maxBufferSize;
       const deep = this.#options.unrolled ?? !info.isFallbackAdapter;
-      return { executor: new Executor(device, this.stats, this.#memory, deep), info };
+      const stopwatch = this.#options.timed ? new Stopwatch(device) : null;
+      return { executor: new Executor(device, this.stats, this.#memory, deep, stopwatch), info };
     } catch (error) {
       this.#opening = null; // an adapter may appear later
       throw error;

@@ -1,6 +1,6 @@
 /**
  * Encodes recorded commands and submits them: one command encoder, as few compute passes as uploads allow, and
- * one submit for each batch.
+ * one submit for each batch. Length: pipelines, bind groups and encoding share their caches.
  *
  * @module
  */
@@ -9,6 +9,7 @@ import { copyBuffer, makeBuffer, writeBuffer } from "./buffers.ts";
 import { type Command, type Dispatch, PARAM_BYTES, type Read, type Write } from "./command.ts";
 import type { Memory, Slot } from "./memory.ts";
 import { messageOf, scoped } from "./scopes.ts";
+import type { Stopwatch } from "./stopwatch.ts";
 import { SHADERS } from "./shaders.ts";
 import { specialise } from "./template.ts";
 
@@ -53,6 +54,7 @@ export class Executor {
     readonly stats: WebGpuStats,
     readonly memory: Memory,
     readonly deep: boolean,
+    readonly stopwatch: Stopwatch | null = null,
   ) {
     this.#uniforms = makeBuffer(gpu, "parameters", BATCH_COMMANDS * PARAM_BYTES, "parameters");
   }
@@ -242,7 +244,10 @@ class Encoding {
     const { pipeline, layout } = this.executor.pipeline(command.key);
     const group = this.executor.bindGroup(command, layout);
     if (this.#pass === null) {
-      this.#pass = this.#encoder.beginComputePass({ label: command.stem });
+      this.#pass = this.#encoder.beginComputePass({
+        label: command.stem,
+        ...this.executor.stopwatch?.next(),
+      });
       this.#pipeline = null;
     }
     if (this.#pipeline !== pipeline) this.#pass.setPipeline(this.#pipeline = pipeline);
@@ -288,7 +293,9 @@ class Encoding {
   finish(): void {
     this.#endPass();
     this.executor.writeParameters(this.#params.subarray(0, this.#count * PARAM_BYTES / 4));
+    const timed = this.executor.stopwatch?.finish(this.#encoder);
     this.executor.gpu.queue.submit([this.#encoder.finish()]);
+    timed?.();
     this.executor.stats.submits++;
     for (const buffer of this.#temporary) buffer.destroy();
   }
