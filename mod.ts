@@ -65,6 +65,7 @@ export * from "./src/masks/mod.ts";
 
 export type { Cache, CacheSnapshot } from "./src/cache/cache.ts";
 export { DynamicCache } from "./src/cache/dynamic.ts";
+export type { KvDType } from "./src/cache/kv_dtype.ts";
 export type { LayeredCache } from "./src/cache/layered.ts";
 export { StaticCache } from "./src/cache/static.ts";
 export { load_cache, type LoadCacheOptions, type LoadedCache } from "./src/cache/load_cache.ts";

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { checkKvDType, type KvDType } from "./cache/kv_dtype.ts";
 import { type AttnImplementation, PretrainedConfig } from "./config.ts";
 import type { Device, DeviceName } from "./devices/device.ts";
 import { acquire, closeEngine, defaultDevice, openEngine } from "./devices/mod.ts";
@@ -24,6 +25,11 @@ export interface FromConfigOptions {
   attn_implementation?: AttnImplementation;
   /** Type of the weights; `"auto"` (default) is the `dtype` of the config, else float32. */
   dtype?: DType | "auto";
+  /**
+   * Type keys and values are kept in by the caches made for calls: rounded to `"bfloat16"` or `"float16"`, or to `"int8"`
+   * with a scale a row (on the CPU). Default: what layers compute, float32.
+   */
+  kv_dtype?: KvDType | null;
   /** Where the model computes; default `"wasm"`. */
   device?: DeviceName;
   /** Makes the weights repeatable; default: random. A weight depends on the seed and its name only. */
@@ -32,7 +38,7 @@ export interface FromConfigOptions {
   signal?: AbortSignal;
 }
 
-const OPTIONS = ["attn_implementation", "dtype", "device", "seed", "signal"];
+const OPTIONS = ["attn_implementation", "dtype", "kv_dtype", "device", "seed", "signal"];
 const FLOATS: readonly DType[] = ["float32", "float16", "bfloat16"];
 /** Numbers that are made at once, between two turns of the event loop. */
 const CHUNK = 2 ** 18;
@@ -59,6 +65,7 @@ export async function fromConfig(
   if (place !== "wasm" && place !== "webgpu") {
     throw new InvalidArgument(`Cannot make a model on "${String(place)}": expected wasm or webgpu`);
   }
+  const kv_dtype = checkKvDType(options.kv_dtype, place);
   if (!Number.isSafeInteger(seed) || seed < 0) {
     throw new InvalidArgument(`Cannot make a model with seed ${String(seed)}: expected an integer ≥ 0`);
   }
@@ -80,7 +87,7 @@ export async function fromConfig(
     const why = requested === null
       ? "default: nothing was requested"
       : `attn_implementation=${JSON.stringify(requested)}`;
-    model = build({ config, parameters, device, why });
+    model = build({ config, parameters, device, why, kv_dtype });
     // Memory was found for all of them before the first is filled. A layer may have reordered a weight: its numbers are
     // independent of each other, so their order does not matter.
     for (const parameter of parameters) {

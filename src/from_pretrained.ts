@@ -4,6 +4,7 @@
  * @module
  */
 import { loadConfig } from "./auto_config.ts";
+import { checkKvDType, type KvDType } from "./cache/kv_dtype.ts";
 import { type AttnImplementation, PretrainedConfig } from "./config.ts";
 import type { Device, DeviceName } from "./devices/device.ts";
 import { acquire, closeEngine, defaultDevice, openEngine } from "./devices/mod.ts";
@@ -32,11 +33,23 @@ export interface FromPretrainedOptions extends HubOptions {
   config?: PretrainedConfig;
   /** Type of the weight matrices in memory; `"auto"` (default) keeps the stored type. */
   dtype?: DType | "auto";
+  /**
+   * Type keys and values are kept in by the caches made for calls: rounded to `"bfloat16"` or `"float16"`, or to `"int8"`
+   * with a scale a row (on the CPU). Default: what layers compute, float32.
+   */
+  kv_dtype?: KvDType | null;
   /** Where the model computes; default `"wasm"`. */
   device?: DeviceName;
 }
 
-const OPTIONS: readonly string[] = ["attn_implementation", "config", "dtype", "device", ...HUB_OPTIONS];
+const OPTIONS: readonly string[] = [
+  "attn_implementation",
+  "config",
+  "dtype",
+  "kv_dtype",
+  "device",
+  ...HUB_OPTIONS,
+];
 
 /** Builds the model of a task from its files; see `AutoModel.from_pretrained`. */
 export async function fromPretrained(
@@ -58,6 +71,7 @@ export async function fromPretrained(
   if (place !== "wasm" && place !== "webgpu") {
     throw new InvalidArgument(`Cannot load a model on "${String(place)}": expected wasm or webgpu`);
   }
+  const kv_dtype = checkKvDType(options.kv_dtype, place);
   const read = signal === undefined ? {} : { signal };
   const meter = new DownloadMeter(options.progress_callback);
   const files = await openFiles(idOrPathOrUrl, { ...hubOptions(options), meter });
@@ -68,7 +82,10 @@ export async function fromPretrained(
     );
   }
   const config = given?.clone() ?? await loadConfig(files, read);
-  const blueprint = blueprintOf(task, config, options.attn_implementation, files.describe());
+  const blueprint = {
+    ...blueprintOf(task, config, options.attn_implementation, files.describe()),
+    kv_dtype,
+  };
   const generation_config = await loadGenerationConfig(files, read);
   await acquire(place);
   // A device that fails takes the weights with it: then they are read again.
@@ -99,6 +116,8 @@ export interface Blueprint {
   readonly config: PretrainedConfig;
   /** Why the config's attention implementation is what it is. */
   readonly why: string;
+  /** Type caches keep keys and values in; default: what layers compute. */
+  readonly kv_dtype?: KvDType | null;
 }
 
 /**
@@ -159,14 +178,21 @@ export async function buildOn(
 async function buildParts(
   device: Device,
   weights: Weights,
-  { architecture, build, config, why }: Blueprint,
+  { architecture, build, config, why, kv_dtype = null }: Blueprint,
   load: LoadOptions,
   reload?: ModelParts["reload"],
 ): Promise<{ model: PreTrainedModel; parameters: Parameters }> {
   const loaded = await loadParameters(weights, device, load);
   const parameters = new Parameters(loaded, prefixOf(architecture, loaded));
   try {
-    const model = build({ config, parameters, device, why, ...(reload === undefined ? {} : { reload }) });
+    const model = build({
+      config,
+      parameters,
+      device,
+      why,
+      kv_dtype,
+      ...(reload === undefined ? {} : { reload }),
+    });
     dropUnused(parameters, architecture, load.file);
     return { model, parameters };
   } catch (error) {

@@ -12,7 +12,7 @@ import { InvalidArgument } from "./errors.ts";
 import { gather } from "./host_data.ts";
 import type { Device, DeviceName, View } from "./devices/device.ts";
 import { acquire, defaultDevice } from "./devices/mod.ts";
-import { enlist } from "./scope.ts";
+import { enlist, keep } from "./scope.ts";
 import { checkShape, contiguousStrides, isContiguous, sizeOf } from "./shape.ts";
 import { Storage } from "./storage.ts";
 import { checkOptions, flatten, isHostArray, type TensorData, type TensorOptions } from "./tensor_data.ts";
@@ -55,6 +55,12 @@ export class Tensor implements Disposable {
    * @internal
    */
   readonly offset: number;
+  /**
+   * (…, 1) float32 for quantised keys and values, whose values are integer · scale; else null. It belongs to this tensor.
+   *
+   * @internal
+   */
+  readonly scales: Tensor | null;
   #storage: Storage | null;
 
   /** Internal: use {@linkcode Tensor.from}. */
@@ -65,8 +71,11 @@ export class Tensor implements Disposable {
     shape: readonly number[],
     strides?: readonly number[],
     offset = 0,
+    scales: Tensor | null = null,
   ) {
     this.#storage = storage.retain();
+    // Not a scope's to dispose: this tensor does.
+    this.scales = scales === null ? null : keep(scales);
     this.device = device;
     this.dtype = dtype;
     this.shape = shape;
@@ -118,6 +127,33 @@ export class Tensor implements Disposable {
   }
 
   /**
+   * int8 `values` (…, D) with `scales` (…, 1), laid out alike, as one tensor; both stay the caller's.
+   *
+   * @internal
+   */
+  static quantized(values: Tensor, scales: Tensor): Tensor {
+    const { storage, device, dtype, shape, strides, offset } = values;
+    return new Tensor(
+      storage,
+      device,
+      dtype,
+      shape,
+      strides,
+      offset,
+      scales.view(scales.shape, scales.strides),
+    );
+  }
+
+  /**
+   * The integers of a quantised tensor without their scales; any other tensor as it is.
+   *
+   * @internal
+   */
+  unscaled(): Tensor {
+    return new Tensor(this.storage, this.device, this.dtype, this.shape, this.strides, this.offset);
+  }
+
+  /**
    * Storage, for views and devices.
    *
    * @throws {InvalidArgument} after disposal.
@@ -160,7 +196,8 @@ export class Tensor implements Disposable {
     offset: number = this.offset,
     dtype: DType = this.dtype,
   ): Tensor {
-    return new Tensor(this.storage, this.device, dtype, shape, strides, offset);
+    const scales = this.scales === null ? null : scalesOf(this, this.scales, shape, strides, offset);
+    return new Tensor(this.storage, this.device, dtype, shape, strides, offset, scales);
   }
 
   /**
@@ -169,6 +206,24 @@ export class Tensor implements Disposable {
    * @internal
    */
   on(device: Device): View {
+    if (this.scales !== null) {
+      throw new InvalidArgument(
+        `Cannot use quantised keys or values [${this.shape}] here: expected floats, as ops.cast(t, "float32") makes them`,
+      );
+    }
+    return this.#on(device);
+  }
+
+  /**
+   * As {@linkcode Tensor.on}, with the scales of a quantised tensor, for kernels that read them.
+   *
+   * @internal
+   */
+  withScales(device: Device): View {
+    return this.scales === null ? this.#on(device) : { ...this.#on(device), scales: this.scales.#on(device) };
+  }
+
+  #on(device: Device): View {
     if (device.name !== this.device) {
       throw new InvalidArgument(
         `Cannot use a tensor of device "${this.device}" on "${device.name}": move it with await tensor.to("${device.name}")`,
@@ -183,9 +238,14 @@ export class Tensor implements Disposable {
     };
   }
 
-  /** Row-major host copy: bool as `Uint8Array`, bfloat16 widened to `Float32Array`, int64 as `BigInt64Array`. */
+  /** Row-major host copy; quantised keys and values as `Float32Array`, bool as `Uint8Array`, bfloat16 widened to `Float32Array`, int64 as `BigInt64Array`. */
   async data(): Promise<TypedArray> {
     const raw = await this.raw();
+    if (this.scales !== null) {
+      const scales = await this.scales.raw() as Float32Array;
+      const width = this.shape.at(-1)!;
+      return Float32Array.from(raw as Int8Array, (q, i) => q * scales[Math.floor(i / width)]!);
+    }
     const values = present(this.dtype, raw);
     return values === this.#storage?.host ? values.slice() as TypedArray : values;
   }
@@ -204,7 +264,8 @@ export class Tensor implements Disposable {
       const bytes = await home.read(storage.on(home), this.offset * size, this.size * size);
       return home.decode(this.dtype, bytes);
     }
-    using packed = this.contiguous();
+    using integers = this.unscaled();
+    using packed = integers.contiguous();
     return await packed.raw();
   }
 
@@ -219,6 +280,19 @@ export class Tensor implements Disposable {
     const out = Tensor.empty(device, this.dtype, this.shape);
     device.kernels.unary("copy", this.on(device), out.on(device));
     return out;
+  }
+
+  /**
+   * A host copy in the stored representation, to be used on `device`.
+   *
+   * @internal
+   */
+  async copied(device: DeviceName): Promise<Tensor> {
+    const values = Tensor.ofHost(await this.raw(), this.dtype, this.shape, device);
+    if (this.scales === null) return values;
+    using integers = values;
+    using scales = await this.scales.copied(device);
+    return Tensor.quantized(integers, scales);
   }
 
   /** Nested arrays of plain numbers or booleans; a rank-0 tensor gives one value. */
@@ -244,14 +318,14 @@ export class Tensor implements Disposable {
       using held = this.view(this.shape, this.strides);
       await acquire(target);
       if (target === this.device) return held.view(this.shape, this.strides);
-      return Tensor.ofHost(await held.raw(), this.dtype, this.shape, target);
+      return await held.copied(target);
     }
     if (!isDType(target)) {
       throw new InvalidArgument(
         `Cannot move a tensor to "${String(target)}": expected wasm, webgpu or one of ${DTYPES.join(", ")}`,
       );
     }
-    if (target === this.dtype) return this.view(this.shape, this.strides);
+    if (target === this.dtype && this.scales === null) return this.view(this.shape, this.strides);
     return Tensor.ofHost(convertTo(target, await this.data()), target, this.shape, this.device);
   }
 
@@ -262,6 +336,7 @@ export class Tensor implements Disposable {
    */
   escape(): void {
     this.#storage?.watch();
+    this.scales?.escape();
   }
 
   /** Gives the tensor's share of its storage back. Using it afterwards is an error; disposing twice is not. */
@@ -269,10 +344,40 @@ export class Tensor implements Disposable {
     if (this.#storage === null) return;
     this.#storage.release();
     this.#storage = null;
+    this.scales?.[Symbol.dispose]();
   }
 
   /** Short description for logs. */
   [Symbol.for("Deno.customInspect")](): string {
     return `Tensor([${this.shape}], ${this.dtype}, "${this.device}"${this.isDisposed ? ", disposed" : ""})`;
   }
+}
+
+/**
+ * The scales of a view of quantised rows: they lie like these, one where those have a row.
+ *
+ * @throws {InvalidArgument} for a view that does not have whole rows
+ */
+function scalesOf(
+  of: Tensor,
+  scales: Tensor,
+  shape: readonly number[],
+  strides: readonly number[],
+  offset: number,
+): Tensor {
+  const width = of.shape.at(-1)!;
+  const moved = offset - of.offset;
+  const whole = shape.at(-1) === width && (strides.at(-1) === 1 || width === 1) &&
+    [moved, ...strides.slice(0, -1)].every((n) => n % width === 0);
+  if (!whole) {
+    throw new InvalidArgument(
+      `Cannot take a view [${shape}] of quantised keys or values [${of.shape}]: expected whole rows of ${width}; ` +
+        'ops.cast(t, "float32") makes floats of them',
+    );
+  }
+  return scales.view(
+    [...shape.slice(0, -1), 1],
+    [...strides.slice(0, -1).map((n) => n / width), 1],
+    scales.offset + moved / width,
+  );
 }

@@ -62,7 +62,7 @@ export function checkOperands(query: Tensor, key: Tensor, value: Tensor): void {
         "expected (B, H, Q, D), (B, Hkv, K, D), (B, Hkv, K, Dv) with H a multiple of Hkv",
     );
   }
-  if (key.dtype !== value.dtype) {
+  if (key.dtype !== value.dtype || (key.scales === null) !== (value.scales === null)) {
     throw new InvalidArgument(
       `Cannot attend with key ${key.dtype} and value ${value.dtype}: expected one dtype`,
     );
@@ -174,8 +174,8 @@ export function attend(query: Tensor, key: Tensor, value: Tensor, options: Atten
     device.kernels.attention({
       algorithm: options.algorithm,
       query: float(query),
-      key: key.on(device),
-      value: value.on(device),
+      key: key.withScales(device),
+      value: value.withScales(device),
       out: out.on(device),
       weights: weights?.on(device) ?? null,
       lse: lse?.on(device) ?? null,

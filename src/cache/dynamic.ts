@@ -4,6 +4,7 @@
  * @module
  */
 import type { PretrainedConfig } from "../config.ts";
+import { checkKvDType, type KvDType } from "./kv_dtype.ts";
 import { DynamicLayer } from "./dynamic_layer.ts";
 import { checkOptions, LayeredCache } from "./layered.ts";
 import { layerWindows } from "./windows.ts";
@@ -11,6 +12,8 @@ import { layerWindows } from "./windows.ts";
 /**
  * A cache that keeps all tokens, or in layers with a window those the next token may see. Storage grows by half of
  * what is needed, so a token costs no copy of the past.
+ *
+ * `kv_dtype` is the type keys and values are kept in; default: what they come in, float32 from models.
  *
  * With a config there is a layer per `layer_types`, each with its window or chunk; without one, layers without a
  * window are made as they are first updated.
@@ -36,10 +39,11 @@ export class DynamicCache extends LayeredCache {
   /**
    * A cache without tokens.
    *
-   * @throws {InvalidArgument | ModelFileError} for a config whose layers do not say what they keep
+   * @throws {InvalidArgument | ModelFileError} for a config whose layers do not say what they keep, or an unknown `kv_dtype`
    */
-  constructor(options: { config?: PretrainedConfig } = {}) {
-    checkOptions(options, ["config"]);
-    super(layerWindows(options.config), (window) => new DynamicLayer(window));
+  constructor(options: { config?: PretrainedConfig; kv_dtype?: KvDType | null } = {}) {
+    checkOptions(options, ["config", "kv_dtype"]);
+    const kv_dtype = checkKvDType(options.kv_dtype);
+    super(layerWindows(options.config), (window) => new DynamicLayer(window, kv_dtype), kv_dtype);
   }
 }

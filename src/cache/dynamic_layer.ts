@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { KvDType } from "./kv_dtype.ts";
 import { CacheLayer, type States } from "./layer.ts";
 
 /** Tokens a buffer has room for, at least. */
@@ -19,9 +20,9 @@ export class DynamicLayer extends CacheLayer {
   protected readonly zeroed = false;
   readonly #stays: number;
 
-  /** `window` in tokens, or null. */
-  constructor(window: number | null) {
-    super();
+  /** `window` in tokens, or null; keys and values are kept as `dtype`. */
+  constructor(window: number | null, dtype: KvDType | null = null) {
+    super(dtype);
     this.is_sliding = window !== null;
     this.#stays = window === null ? Infinity : window - 1;
   }

@@ -9,12 +9,13 @@
  * @module
  */
 import type { DeviceName } from "../devices/device.ts";
-import { hostArray } from "../dtype.ts";
+import { type DType, hostArray, isFloat } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
 import { expandView, placeOf } from "../ops/place.ts";
 import { slice } from "../ops/shape.ts";
 import { keep, tidy } from "../scope.ts";
 import { hostData, Tensor } from "../tensor.ts";
+import { checkKvDType, type KvDType } from "./kv_dtype.ts";
 
 /** Keys (B, Hkv, N, D) and values (B, Hkv, N, Dv). */
 export type States = [keys: Tensor, values: Tensor];
@@ -42,6 +43,12 @@ export abstract class CacheLayer implements Disposable {
   /** One past the last filled slot. */
   protected end = 0;
   #seen = 0;
+  readonly #dtype: KvDType | null;
+
+  /** Keeps keys and values as `dtype`, or null for what they come in. */
+  constructor(dtype: KvDType | null = null) {
+    this.#dtype = dtype;
+  }
 
   /** Tokens seen so far. */
   get seen(): number {
@@ -110,6 +117,7 @@ export abstract class CacheLayer implements Disposable {
   /** The filled slots on another device, which belong to the caller; null when there is nothing to move. */
   async moved(device: DeviceName): Promise<States | null> {
     if (this.#states === null || this.device === device) return null;
+    if (this.#states[0].scales !== null) checkKvDType("int8", device);
     const [keys, values] = this.views(this.start, this.end);
     using _keys = keys;
     using _values = values;
@@ -170,10 +178,10 @@ export abstract class CacheLayer implements Disposable {
     const held = this.end - from;
     const capacity = this.capacityFor(held + n);
     if (this.end + n > this.#room && held + n > capacity) {
-      const all = held === 0
+      const all = held === 0 && this.#keeps(states[0])
         ? [same(states[0]), same(states[1])] as States
         : this.#buffers(states, from, held + n);
-      if (held > 0) all.forEach((t, i) => write(t, states[i]!, held));
+      if (held > 0 || !this.#keeps(states[0])) all.forEach((t, i) => write(t, states[i]!, held));
       const tail: States = [slice(all[0], 2, held + n - stays), slice(all[1], 2, held + n - stays)];
       const kept = stays === 0 ? null : this.#buffers(states, this.end, this.capacityFor(stays));
       kept?.forEach((t, i) => write(t, tail[i]!, 0));
@@ -202,7 +210,7 @@ export abstract class CacheLayer implements Disposable {
     const held = this.end - from;
     return both((i) => {
       const [b, h, , d] = like[i].shape as [number, number, number, number];
-      const buffer = Tensor.empty(placeOf([like[i]], "cache"), like[i].dtype, [b, h, capacity, d]);
+      const buffer = bufferOf(like[i], this.#dtype ?? like[i].dtype, [b, h, capacity, d]);
       if (held > 0) write(buffer, slice(this.#states![i], 2, from, this.end), 0);
       if (this.zeroed) clear(slice(buffer, 2, held));
       return buffer;
@@ -212,6 +220,11 @@ export abstract class CacheLayer implements Disposable {
   #clearUnused(): void {
     if (!this.zeroed || this.#room === 0) return;
     tidy(() => this.views(this.end, this.#room).forEach(clear));
+  }
+
+  /** Whether states are of the type they are kept in. */
+  #keeps(states: Tensor): boolean {
+    return this.#dtype === null || states.dtype === this.#dtype;
   }
 
   #replace(states: States | null, start: number, end: number): void {
@@ -226,11 +239,13 @@ export abstract class CacheLayer implements Disposable {
   #check([key, value]: States, layer_idx: number): number {
     const [b, h, n] = key.shape;
     const pair = key.shape.length === 4 && value.shape.length === 4 && value.shape[0] === b &&
-      value.shape[1] === h && value.shape[2] === n && value.dtype === key.dtype;
+      value.shape[1] === h && value.shape[2] === n && value.dtype === key.dtype &&
+      (this.#keeps(key) || isFloat(key.dtype));
+    const dtype = this.#dtype ?? key.dtype;
     const [keys, values] = this.#states ?? [];
     const alike = keys === undefined || values === undefined ||
       (keys.shape[0] === b && keys.shape[1] === h && keys.shape[3] === key.shape[3] &&
-        values.shape[3] === value.shape[3] && keys.dtype === key.dtype);
+        values.shape[3] === value.shape[3] && keys.dtype === dtype);
     if (!pair || (!alike && this.#seen > 0)) {
       const held = keys === undefined ? "" : `; layer ${layer_idx} holds ${keys.dtype} [${keys.shape}]`;
       throw new InvalidArgument(
@@ -254,14 +269,39 @@ function same(t: Tensor): Tensor {
   return t.view(t.shape, t.strides);
 }
 
-/** Copies states to slots from `at` on. */
+/** An empty buffer where `like` is; int8 has scales. */
+function bufferOf(like: Tensor, dtype: DType, shape: readonly number[]): Tensor {
+  const device = placeOf([like], "cache");
+  if (dtype !== "int8") return Tensor.empty(device, dtype, shape);
+  checkKvDType(dtype, device.name);
+  return tidy(() => {
+    const scales = Tensor.empty(device, "float32", [...shape.slice(0, 3), 1]);
+    return Tensor.quantized(Tensor.empty(device, dtype, shape), scales);
+  });
+}
+
+/** The tensors something is made of, in the active scope: the integers and scales of what is quantised. */
+function parts(t: Tensor): Tensor[] {
+  return t.scales === null ? [t] : [t.unscaled(), t.scales];
+}
+
+/** Copies states to slots from `at` on, rounding them to the type of the buffer. */
 function write(buffer: Tensor, states: Tensor, at: number): void {
   if (states.size === 0) return;
   const device = buffer.storage.home!;
-  const source = states.on(device);
-  const target = buffer.on(device);
-  const offset = target.offset + at * target.strides[2]!;
-  device.kernels.unary("copy", source, { ...target, shape: states.shape, offset });
+  tidy(() => {
+    const targets = parts(buffer).map((part) => {
+      const view = part.on(device);
+      const shape = [...states.shape.slice(0, 3), view.shape[3]!];
+      return { ...view, shape, offset: view.offset + at * view.strides[2]! };
+    });
+    const [target, scales] = targets;
+    if (scales !== undefined && states.scales === null) {
+      device.kernels.quantize(states.on(device), target!, scales);
+    } else {
+      parts(states).forEach((part, i) => device.kernels.unary("copy", part.on(device), targets[i]!));
+    }
+  });
 }
 
 /** Fills with zeros. */
@@ -269,11 +309,18 @@ function clear(t: Tensor): void {
   if (t.size === 0) return;
   const device = t.storage.home!;
   using zero = Tensor.from([0], { dtype: "float32", shape: [1, 1, 1, 1], device: t.device });
-  device.kernels.unary("copy", expandView(zero.on(device), t.shape), t.on(device));
+  tidy(() =>
+    parts(t).forEach((part) =>
+      device.kernels.unary("copy", expandView(zero.on(device), part.shape), part.on(device))
+    )
+  );
 }
 
 /** Rows of the batch, in a tensor of their own; on the host for states that are still there. */
 function pick(t: Tensor, rows: readonly number[]): Tensor {
+  if (t.scales !== null) {
+    return tidy(() => Tensor.quantized(pick(t.unscaled(), rows), pick(t.scales!, rows)));
+  }
   const shape = [rows.length, ...t.shape.slice(1)];
   const row = t.size / t.shape[0]!;
   if (t.storage.host !== null) {

@@ -7,6 +7,7 @@ import type { DeviceName } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
 import { hostData, Tensor } from "../tensor.ts";
 import type { Cache, CacheSnapshot } from "./cache.ts";
+import type { KvDType } from "./kv_dtype.ts";
 import type { CacheLayer, LayerState, States } from "./layer.ts";
 import type { LayerWindows } from "./windows.ts";
 
@@ -16,6 +17,8 @@ export abstract class LayeredCache implements Cache {
   abstract readonly is_compileable: boolean;
   readonly #make: (window: number | null) => CacheLayer;
   readonly #windows: LayerWindows;
+  /** Type keys and values are kept in; null keeps them as they come, float32 from models. */
+  readonly kv_dtype: KvDType | null;
   #layers: CacheLayer[];
   #disposed = false;
 
@@ -24,7 +27,12 @@ export abstract class LayeredCache implements Cache {
    *
    * @internal
    */
-  constructor(windows: LayerWindows, make: (window: number | null) => CacheLayer) {
+  constructor(
+    windows: LayerWindows,
+    make: (window: number | null) => CacheLayer,
+    kv_dtype: KvDType | null = null,
+  ) {
+    this.kv_dtype = kv_dtype;
     this.#make = make;
     this.#windows = windows;
     this.#layers = (windows.layers ?? []).map(make);

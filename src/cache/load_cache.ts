@@ -13,6 +13,7 @@ import { fileSource } from "../hub/source.ts";
 import { Tensor } from "../tensor.ts";
 import { DynamicCache } from "./dynamic.ts";
 import { fingerprintOf } from "./fingerprint.ts";
+import { checkKvDType, KV_DTYPES } from "./kv_dtype.ts";
 import type { LayerState } from "./layer.ts";
 import { checkOptions } from "./layered.ts";
 import { FORMAT, VERSION } from "./save_cache.ts";
@@ -60,18 +61,18 @@ export async function load_cache(path: string | URL, options: LoadCacheOptions =
   const source = await fileSource(path, read);
   const { name } = source;
   using file = await openSafetensors(source, read);
-  const { cache, seen, count } = await emptyCache(file, name, config);
+  const { cache, seen, count } = await emptyCache(file, name, config, device);
   const layers: LayerState[] = [];
   let done = false;
   try {
     const ids = tokensIn(file, name, seen);
-    const expected = seen === 0 ? 0 : 2 * count;
+    const expected = seen === 0 ? 0 : (cache.kv_dtype === "int8" ? 4 : 2) * count;
     if (file.tensors.size !== expected + (ids === null ? 0 : 1)) {
       throw new ModelFileError(
         `Cannot read ${name} as a cache: expected keys and values of ${count} layers, it has ${file.tensors.size} tensors`,
       );
     }
-    const common = { batch: ids?.[0] ?? null, dtype: null };
+    const common = { batch: ids?.[0] ?? null, dtype: cache.kv_dtype };
     for (let i = 0; i < count; i++) {
       const end = cache.filled(i, seen);
       const states = seen === 0 ? null : statesIn(file, name, i, end, device, common);
@@ -93,6 +94,7 @@ async function emptyCache(
   { metadata }: Weights,
   name: string,
   config: PretrainedConfig | undefined,
+  device: DeviceName,
 ): Promise<{ cache: DynamicCache | StaticCache; seen: number; count: number }> {
   const refuse = (what: string, expected: string) =>
     new ModelFileError(
@@ -125,12 +127,17 @@ async function emptyCache(
     const own = await fingerprintOf(config);
     if (print !== own) throw refuse("config", `the cache of a model with the fingerprint ${own}`);
   }
+  const kept = metadata.get("kv_dtype");
+  const kv_dtype = KV_DTYPES.find((dtype) => dtype === kept) ?? null;
+  if (kept !== undefined && kv_dtype === null) throw refuse("kv_dtype", `one of ${KV_DTYPES.join(", ")}`);
+  checkKvDType(kv_dtype, device);
   const cache = kind === "static"
     ? new StaticCache({
       config: config!,
+      kv_dtype,
       max_cache_len: number("max_cache_len", Math.max(1, seen), MOST_TOKENS),
     })
-    : new DynamicCache(config === undefined ? {} : { config });
+    : new DynamicCache({ kv_dtype, ...(config === undefined ? {} : { config }) });
   const layers = cache.is_sliding.length;
   if (layers > 0 && layers !== count) {
     throw refuse("layers", `${layers} layers, as the config says`);
@@ -166,17 +173,36 @@ function statesIn(
   common.dtype ??= key.dtype;
   const fits = key.shape.length === 4 && value.shape.length === 4 && n === slots && d! > 0 && h! > 0 &&
     b! > 0 && b === common.batch && key.shape.slice(0, 3).every((dim, at) => value.shape[at] === dim) &&
-    value.shape[3]! > 0 && isFloat(key.dtype) && key.dtype === common.dtype && value.dtype === key.dtype;
+    value.shape[3]! > 0 && (isFloat(key.dtype) || common.dtype === "int8") && key.dtype === common.dtype &&
+    value.dtype === key.dtype;
   if (!fits) {
     throw new ModelFileError(
-      `Cannot read ${name} as a cache: expected layer ${i} to hold floats (${
+      `Cannot read ${name} as a cache: expected layer ${i} to hold ${common.dtype ?? "floats"} (${
         common.batch ?? "B"
       }, Hkv, ${slots}, D) of one type, found key ${key.stored} [${key.shape}] and value ${value.stored} [${value.shape}]`,
     );
   }
   const host = ({ dtype, shape }: { dtype: DType; shape: readonly number[] }) =>
     Tensor.ofHost(hostArray(dtype, shape.reduce((x, y) => x * y, 1)), dtype, [...shape], device);
-  return [host(key), host(value)];
+  if (key.dtype !== "int8") return [host(key), host(value)];
+  const quantized = (t: typeof key, what: string) => {
+    const scale = file.tensor(`layers.${i}.${what}_scale`);
+    const shape = [...t.shape.slice(0, 3), 1];
+    if (scale.dtype !== "float32" || `${scale.shape}` !== `${shape}`) {
+      throw new ModelFileError(
+        `Cannot read ${name} as a cache: expected float32 scales [${shape}] in layer ${i}, found ${scale.stored} [${scale.shape}]`,
+      );
+    }
+    using integers = host(t), scales = host({ dtype: "float32", shape });
+    return Tensor.quantized(integers, scales);
+  };
+  const keys = quantized(key, "key");
+  try {
+    return [keys, quantized(value, "value")];
+  } catch (error) {
+    keys[Symbol.dispose]();
+    throw error;
+  }
 }
 
 async function fill(
@@ -187,8 +213,11 @@ async function fill(
   const hosts = new Map<string, Uint8Array>();
   layers.forEach(({ states }, i) =>
     states?.forEach((t, k) => {
-      const { buffer, byteOffset, byteLength } = t.storage.host!;
-      hosts.set(`layers.${i}.${k === 0 ? "key" : "value"}`, new Uint8Array(buffer, byteOffset, byteLength));
+      const name = `layers.${i}.${k === 0 ? "key" : "value"}`;
+      const bytesOf = ({ storage: { host } }: Tensor) =>
+        new Uint8Array(host!.buffer, host!.byteOffset, host!.byteLength);
+      hosts.set(name, bytesOf(t));
+      if (t.scales !== null) hosts.set(`${name}_scale`, bytesOf(t.scales));
     })
   );
   await file.stream([...hosts.keys()], (chunk, at, { name }) => hosts.get(name)!.set(chunk, at), read);

@@ -2,7 +2,7 @@
  * Caches into files, so that a long prompt is computed once and read again later.
  *
  * A file is safetensors: `layers.<i>.key` and `layers.<i>.value` (B, Hkv, slots, D) hold the filled slots, `token_ids`
- * (B, N) the tokens they are of, where these were given. The metadata says which kind of cache it was.
+ * (B, N) the tokens they are of, where these were given; int8 has `…_scale` (B, Hkv, slots, 1) beside keys and values. The metadata says which kind of cache it was.
  *
  * @module
  */
@@ -84,6 +84,7 @@ export async function save_cache(
       kind: cache instanceof StaticCache ? "static" : "dynamic",
       seen: String(seen),
       layers: String(layers.length),
+      ...(cache.kv_dtype === null ? {} : { kv_dtype: cache.kv_dtype }),
       ...(cache instanceof StaticCache ? { max_cache_len: String(cache.max_cache_len) } : {}),
       ...(config === undefined ? {} : { config: await fingerprintOf(config) }),
     };
@@ -94,11 +95,18 @@ export async function save_cache(
 }
 
 function layerTensors({ states, start, end }: LayerState, i: number): StreamedTensor[] {
-  return (states ?? []).map((buffer, k) => {
-    const [b, h, , d] = buffer.shape as [number, number, number, number];
-    const shape = [b, h, end - start, d];
-    const open = () => buffer.view(shape, buffer.strides, buffer.offset + start * buffer.strides[2]!);
-    return { name: `layers.${i}.${k === 0 ? "key" : "value"}`, dtype: buffer.dtype, shape, open };
+  return (states ?? []).flatMap((held, k) => {
+    const name = `layers.${i}.${k === 0 ? "key" : "value"}`;
+    const filled = (buffer: Tensor, name: string): StreamedTensor => {
+      const [b, h, , d] = buffer.shape as [number, number, number, number];
+      const shape = [b, h, end - start, d];
+      const open = () => {
+        using numbers = buffer.unscaled();
+        return numbers.view(shape, buffer.strides, buffer.offset + start * buffer.strides[2]!);
+      };
+      return { name, dtype: buffer.dtype, shape, open };
+    };
+    return [filled(held, name), ...(held.scales === null ? [] : [filled(held.scales, `${name}_scale`)])];
   });
 }
 

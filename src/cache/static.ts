@@ -5,6 +5,7 @@
  */
 import { PretrainedConfig } from "../config.ts";
 import { InvalidArgument } from "../errors.ts";
+import { checkKvDType, type KvDType } from "./kv_dtype.ts";
 import { checkOptions, LayeredCache } from "./layered.ts";
 import { StaticLayer, StaticSlidingLayer } from "./static_layer.ts";
 import { layerWindows } from "./windows.ts";
@@ -12,7 +13,8 @@ import { layerWindows } from "./windows.ts";
 /**
  * A cache of `max_cache_len` slots a layer, allocated at the first token, so that shapes and memory stay what they
  * are. Attention is given all slots; masks hide those that no token has filled. Layers with a window or chunk w have
- * min(w, max_cache_len) slots and take any number of tokens.
+ * min(w, max_cache_len) slots and take any number of tokens. `kv_dtype` is the type keys and values are kept in; default:
+ * what they come in, float32 from models.
  *
  * @example
  * ```ts
@@ -38,10 +40,12 @@ export class StaticCache extends LayeredCache {
   /**
    * A cache without tokens.
    *
-   * @throws {InvalidArgument | ModelFileError} for a length below 1, or a config that does not say what layers keep
+   * @throws {InvalidArgument | ModelFileError} for a length below 1, a config that does not say what layers keep, or an
+   * unknown `kv_dtype`
    */
-  constructor(options: { config: PretrainedConfig; max_cache_len: number }) {
-    checkOptions(options, ["config", "max_cache_len"]);
+  constructor(options: { config: PretrainedConfig; max_cache_len: number; kv_dtype?: KvDType | null }) {
+    checkOptions(options, ["config", "max_cache_len", "kv_dtype"]);
+    const kv_dtype = checkKvDType(options.kv_dtype);
     const { config, max_cache_len: size } = options;
     if (!(config instanceof PretrainedConfig)) {
       throw new InvalidArgument("Cannot make a StaticCache without config: expected a PretrainedConfig");
@@ -53,7 +57,11 @@ export class StaticCache extends LayeredCache {
     }
     super(
       layerWindows(config),
-      (window) => window === null ? new StaticLayer(size) : new StaticSlidingLayer(Math.min(window, size)),
+      (window) =>
+        window === null
+          ? new StaticLayer(size, kv_dtype)
+          : new StaticSlidingLayer(Math.min(window, size), kv_dtype),
+      kv_dtype,
     );
     this.max_cache_len = size;
   }

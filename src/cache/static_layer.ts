@@ -4,6 +4,7 @@
  * @module
  */
 import { InvalidArgument } from "../errors.ts";
+import type { KvDType } from "./kv_dtype.ts";
 import { CacheLayer, type States } from "./layer.ts";
 
 /**
@@ -16,9 +17,9 @@ export class StaticLayer extends CacheLayer {
   protected readonly zeroed = true;
   readonly #size: number;
 
-  /** `size` in tokens. */
-  constructor(size: number) {
-    super();
+  /** `size` in tokens; keys and values are kept as `dtype`. */
+  constructor(size: number, dtype: KvDType | null = null) {
+    super(dtype);
     this.#size = size;
   }
 
@@ -61,9 +62,9 @@ export class StaticSlidingLayer extends CacheLayer {
   protected readonly zeroed = true;
   readonly #window: number;
 
-  /** `window` in tokens, at most the length of the cache. */
-  constructor(window: number) {
-    super();
+  /** `window` in tokens, at most the length of the cache; keys and values are kept as `dtype`. */
+  constructor(window: number, dtype: KvDType | null = null) {
+    super(dtype);
     this.#window = window;
   }
 

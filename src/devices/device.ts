@@ -37,6 +37,11 @@ export interface View {
   readonly offset: number;
   readonly shape: readonly number[];
   readonly strides: readonly number[];
+  /**
+   * (…, 1) float32, only with int8 keys and values: the value of an element is the integer times the scale of its row.
+   * Kernels that do not speak of scales are never given such a view.
+   */
+  readonly scales?: View;
 }
 
 /** Highest rank a strided kernel takes. */
@@ -83,7 +88,7 @@ export interface AttentionCall {
   readonly algorithm: AttentionAlgorithm;
   /** (B, H, Q, D) float32, any outer strides, last dimension contiguous. */
   readonly query: View;
-  /** (B, Hkv, K, D) float32, float16 or bfloat16. Query head h reads key/value head floor(h / (H / Hkv)). */
+  /** (B, Hkv, K, D) float32, float16, bfloat16, or int8 with scales (on WASM). Query head h reads key/value head floor(h / (H / Hkv)). */
   readonly key: View;
   /** (B, Hkv, K, Dv), dtype as `key`. */
   readonly value: View;
@@ -148,6 +153,11 @@ export interface Kernels {
   rotary(x: View, table: View, positions: View, out: View): void;
   /** Index of the largest element of each row (first on ties): x (M, N) → out (M) int32. */
   argmax(x: View, out: View): void;
+  /**
+   * Rows of x (B, H, N, D), any float type, as int8: `scales` (B, H, N, 1) = max|row| / 127 and `out` (B, H, N, D) =
+   * x / scale, rounded to the nearest, ties to even. A row of zeros has scale 0, one that is not finite NaN. WASM only.
+   */
+  quantize(x: View, out: View, scales: View): void;
   /** Scaled dot-product attention, see {@linkcode AttentionCall}. */
   attention(call: AttentionCall): void;
 }

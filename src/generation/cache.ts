@@ -5,9 +5,10 @@
  */
 import type { Cache } from "../cache/cache.ts";
 import { DynamicCache } from "../cache/dynamic.ts";
+import { checkKvDType, type KvDType } from "../cache/kv_dtype.ts";
 import { StaticCache } from "../cache/static.ts";
-import type { PretrainedConfig } from "../config.ts";
 import { InvalidArgument } from "../errors.ts";
+import type { Generative } from "./decoding.ts";
 import type { GenerationParameters } from "./parameters.ts";
 
 /** Kinds of caches, by the names of the option. */
@@ -17,6 +18,7 @@ const KINDS = ["dynamic", "static"] as const;
 export interface CacheChoice {
   readonly past_key_values?: Cache | null | undefined;
   readonly cache_implementation?: GenerationParameters["cache_implementation"] | undefined;
+  readonly kv_dtype?: KvDType | null | undefined;
 }
 
 /**
@@ -24,7 +26,11 @@ export interface CacheChoice {
  *
  * @throws {InvalidArgument}
  */
-export function cacheOf(options: CacheChoice, config: PretrainedConfig, length: number): Cache {
+export function cacheOf(
+  options: CacheChoice,
+  { text_config: config, kv_dtype: own, device }: Pick<Generative, "text_config" | "kv_dtype" | "device">,
+  length: number,
+): Cache {
   const { past_key_values = null, cache_implementation } = options;
   if (cache_implementation !== undefined && !KINDS.includes(cache_implementation)) {
     throw new InvalidArgument(
@@ -34,12 +40,16 @@ export function cacheOf(options: CacheChoice, config: PretrainedConfig, length: 
     );
   }
   if (past_key_values !== null) {
-    if (cache_implementation === undefined) return past_key_values;
-    throw new InvalidArgument(
-      "Cannot generate with past_key_values and cache_implementation: expected one of them",
-    );
+    const also = cache_implementation !== undefined
+      ? "cache_implementation"
+      : (options.kv_dtype ?? null) !== null
+      ? "kv_dtype"
+      : null;
+    if (also === null) return past_key_values;
+    throw new InvalidArgument(`Cannot generate with past_key_values and ${also}: expected one of them`);
   }
+  const kv_dtype = checkKvDType(options.kv_dtype ?? own, device);
   return cache_implementation === "static"
-    ? new StaticCache({ config, max_cache_len: length })
-    : new DynamicCache({ config });
+    ? new StaticCache({ config, max_cache_len: length, kv_dtype })
+    : new DynamicCache({ config, kv_dtype });
 }

@@ -9,6 +9,8 @@
  * @module
  */
 import type { Cache } from "../cache/cache.ts";
+import type { KvDType } from "../cache/kv_dtype.ts";
+import type { DeviceName } from "../devices/device.ts";
 import type { PretrainedConfig } from "../config.ts";
 import type { AttentionMask, MaskArgs } from "../masks/types.ts";
 import { CREATE_MASKS } from "../models/call.ts";
@@ -31,6 +33,10 @@ import { Stopping } from "./stopping.ts";
 export interface Generative {
   /** The part of the config that describes the layers of tokens. */
   readonly text_config: PretrainedConfig;
+  /** Type caches keep keys and values in; null keeps what layers compute. */
+  readonly kv_dtype: KvDType | null;
+  /** Where it computes. */
+  readonly device: DeviceName;
   /** Number of tokens in the vocabulary. */
   readonly vocab_size: number;
   /** How it generates unless a call says otherwise. */

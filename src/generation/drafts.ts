@@ -131,7 +131,7 @@ class ModelDrafter implements Drafter {
     this.#processors = processors;
     // Not the numbers that decide about the drafts.
     this.#random = do_sample ? randomGenerator(seed, 1) : null;
-    this.#cache = new DynamicCache({ config: model.text_config });
+    this.#cache = new DynamicCache({ config: model.text_config, kv_dtype: model.kv_dtype });
     this.#rewinding = new Rewinding(this.#cache);
   }
 

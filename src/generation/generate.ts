@@ -131,8 +131,8 @@ function prepare(model: Generative, options: GenerateRequest): Request {
   const drafter = drafterOf(options.assistant_model, model, settings, prompts.length);
   const mask = promptMask(options.attention_mask, prompts, settings);
   const cache = cacheOf(
-    { past_key_values, cache_implementation: settings.cache_implementation },
-    config,
+    { past_key_values, cache_implementation: settings.cache_implementation, kv_dtype: settings.kv_dtype },
+    model,
     settings.max_length,
   );
   const past = cache.get_seq_length();

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import type { KvDType } from "../cache/kv_dtype.ts";
+import type { DeviceName } from "../devices/device.ts";
 import type { PretrainedConfig } from "../config.ts";
 import { create_masks_for_generate } from "../masks/generate.ts";
 import type { AttentionMask, MaskArgs } from "../masks/types.ts";
@@ -13,6 +15,10 @@ import { GenerationConfig } from "./generation_config.ts";
 
 /** The part of a model that generates, over its `forward`. */
 export abstract class GenerationMixin {
+  /** Type keys and values are kept in by the caches that are made for calls; null keeps what layers compute. */
+  abstract readonly kv_dtype: KvDType | null;
+  /** Where the model computes. */
+  abstract readonly device: DeviceName;
   /** How the model generates unless a call says otherwise; from `generation_config.json`, and yours to change. */
   generation_config: GenerationConfig;
 

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { KV_DTYPES, type KvDType } from "../cache/kv_dtype.ts";
 import { InvalidArgument } from "../errors.ts";
 
 /** Parameters a call and a {@linkcode GenerationConfig} have in common. Names and defaults are those of Transformers. */
@@ -51,6 +52,8 @@ export interface GenerationParameters {
    * all new tokens from the start.
    */
   cache_implementation?: "dynamic" | "static";
+  /** Type the cache that is made keeps keys and values in; default: the model's, else what layers compute. */
+  kv_dtype?: KvDType | null;
   /** With `assistant_model`: tokens it guesses ahead, at most; default 5. */
   num_assistant_tokens?: number;
   /** Guess at most so many tokens ahead from the text itself: what followed its last tokens before. */
@@ -138,6 +141,10 @@ export const RULES: Readonly<Record<ParameterName, Rule>> = {
   pad_token_id: { ...integer(0), expected: "a token id" },
   cache_implementation: {
     ...exactly("one of dynamic, static", (v) => v === "dynamic" || v === "static"),
+    type: isString,
+  },
+  kv_dtype: {
+    ...exactly(`one of ${KV_DTYPES.join(", ")} or null`, (v) => KV_DTYPES.some((dtype) => dtype === v), true),
     type: isString,
   },
   num_assistant_tokens: integer(1),

@@ -69,7 +69,8 @@ export class GenerationSession implements Disposable {
       );
     }
     this.#model = model;
-    this.#cache = past_key_values ?? new DynamicCache({ config: model.text_config });
+    this.#cache = past_key_values ??
+      new DynamicCache({ config: model.text_config, kv_dtype: model.kv_dtype });
     this.#tokens = [...token_ids];
   }
 

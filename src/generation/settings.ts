@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { KvDType } from "../cache/kv_dtype.ts";
 import { isRecord, show } from "../config_fields.ts";
 import { InvalidArgument } from "../errors.ts";
 import { checkCache, extraKwargs } from "../models/inputs.ts";
@@ -56,6 +57,8 @@ export interface Settings {
   readonly stopping_criteria: readonly StoppingCriterionFunction[];
   /** As given; which cache that means is checked where one is made. */
   readonly cache_implementation: GenerationParameters["cache_implementation"];
+  /** Type a cache that is made keeps keys and values in, or null for the model's. */
+  readonly kv_dtype: KvDType | null;
   readonly num_assistant_tokens: number;
   readonly prompt_lookup_num_tokens: number | null;
   readonly max_matching_ngram_size: number;
@@ -162,6 +165,7 @@ export function settle(
     logits_processor: checkProcessors(options.logits_processor, num_beams > 1),
     stopping_criteria: checkCriteria(options.stopping_criteria),
     cache_implementation: said.cache_implementation?.value as Settings["cache_implementation"],
+    kv_dtype: get<KvDType | null>("kv_dtype", null),
     num_assistant_tokens: get("num_assistant_tokens", 5),
     prompt_lookup_num_tokens: get("prompt_lookup_num_tokens", null),
     max_matching_ngram_size: get("max_matching_ngram_size", 2),

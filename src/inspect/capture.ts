@@ -46,7 +46,7 @@ export async function attendOver(
   const place = async (t: Tensor) =>
     // Memories of two models are apart, also on one device.
     operands.use(
-      here ? t.view(t.shape, t.strides) : Tensor.ofHost(await t.raw(), t.dtype, t.shape, of.query.device),
+      here ? t.view(t.shape, t.strides) : await t.copied(of.query.device),
     );
   const [q, k, v] = [await place(over.query), await place(over.key), await place(over.value)];
   const result = await tidySettled(() => of.attend(of.module, q, k, v, of.attention_mask, of.kwargs));

@@ -45,7 +45,9 @@ export class Side implements Disposable {
     this.model = model;
     this.#choice = choiceOf(config);
     this.described = { implementation: inWords(config), device: model.device };
-    this.cache = model.is_encoder ? null : new DynamicCache({ config: model.text_config });
+    this.cache = model.is_encoder
+      ? null
+      : new DynamicCache({ config: model.text_config, kv_dtype: model.kv_dtype });
   }
 
   /** Runs `work` while the model uses this side's choice. */

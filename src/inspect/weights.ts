@@ -76,7 +76,9 @@ export async function attention_weights(
   }
   const tokens = [...prompt];
   const parts = new Map<string, Rows[]>();
-  using cache = model.is_encoder ? null : new DynamicCache({ config: model.text_config });
+  using cache = model.is_encoder
+    ? null
+    : new DynamicCache({ config: model.text_config, kv_dtype: model.kv_dtype });
   for (let done = 0, step = 0; step <= new_tokens; step++) {
     // The last token is nobody's query: it is only the answer's.
     if (step > 0 && step === new_tokens) break;

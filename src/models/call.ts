@@ -8,6 +8,7 @@ import type { SDPBackend } from "../attention/sdpa_kernel.ts";
 import type { AttentionKwargs } from "../attention/types.ts";
 import type { Cache } from "../cache/cache.ts";
 import { DynamicCache } from "../cache/dynamic.ts";
+import type { KvDType } from "../cache/kv_dtype.ts";
 import type { PretrainedConfig } from "../config.ts";
 import type { DeviceName } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
@@ -45,6 +46,7 @@ export interface Signature {
   /** The part of the config that describes the tokens' layers, hence the cache. */
   readonly text_config: PretrainedConfig;
   readonly device: DeviceName;
+  readonly kv_dtype: KvDType | null;
   readonly vocab_size: number;
   readonly hidden_size: number;
   /** Keys of `forward` that only this model has. */
@@ -170,7 +172,8 @@ export function prepareCall(
 function cacheOf(model: Signature, inputs: ForwardInputs): Cache | null {
   const given = inputs.past_key_values ?? null;
   if (!model.is_encoder) {
-    return given ?? (inputs.use_cache ?? true ? new DynamicCache({ config: model.text_config }) : null);
+    const { text_config: config, kv_dtype } = model;
+    return given ?? (inputs.use_cache ?? true ? new DynamicCache({ config, kv_dtype }) : null);
   }
   if (given === null) return null;
   throw new InvalidArgument(

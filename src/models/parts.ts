@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { KvDType } from "../cache/kv_dtype.ts";
 import type { PretrainedConfig } from "../config.ts";
 import type { Device, DeviceName } from "../devices/device.ts";
 import type { Parameters } from "../layers/parameter.ts";
@@ -24,6 +25,8 @@ export interface ModelParts {
   readonly config: PretrainedConfig;
   readonly parameters: Parameters;
   readonly device: Device;
+  /** Type caches keep keys and values in; default: what layers compute. */
+  readonly kv_dtype?: KvDType | null;
   /** Why the config's attention implementation is what it is. */
   readonly why?: string;
   /** Loads the weights once more, from where they came from; absent where they came from nowhere. */

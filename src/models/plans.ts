@@ -7,6 +7,7 @@ import { attentionFunction, builtinOf, modelAttentionFunction, withoutPages } fr
 import type { AttentionFunction } from "../attention/types.ts";
 import type { AttnImplementation, PretrainedConfig } from "../config.ts";
 import type { AttentionPlan } from "../layers/attention.ts";
+import { cast } from "../ops/elementwise.ts";
 import { Tensor } from "../tensor.ts";
 import { untilAborted } from "./turns.ts";
 
@@ -49,7 +50,7 @@ export class Plans {
       const implementation = part._attn_implementation ?? DEFAULT_IMPLEMENTATION;
       this.#plans.set(part, {
         implementation,
-        forward: abortable(tap(modelAttentionFunction(implementation), implementation), signal),
+        forward: abortable(tap(attentionOf(implementation), implementation), signal),
       });
     }
     const names = [...this.#plans.values()].map((p) => p.implementation);
@@ -61,6 +62,14 @@ export class Plans {
   of(part: PretrainedConfig): AttentionPlan {
     return this.#plans.get(part)!;
   }
+}
+
+/** The function of an implementation: one of the user's is given floats, whatever the cache keeps. */
+function attentionOf(implementation: string): AttentionFunction {
+  const forward = modelAttentionFunction(implementation);
+  if (builtinOf(withoutPages(implementation)) !== undefined) return forward;
+  const wide = (t: Tensor) => t.scales === null ? t : cast(t, "float32");
+  return (module, query, key, value, ...rest) => forward(module, query, wide(key), wide(value), ...rest);
 }
 
 /** A function that may never be done: an abort ends the waiting, and what comes later is disposed. */

@@ -5,6 +5,7 @@
  */
 import { checkBackends, enabledSdpaBackends } from "../attention/sdpa_kernel.ts";
 import type { Cache } from "../cache/cache.ts";
+import { checkKvDType, type KvDType } from "../cache/kv_dtype.ts";
 import type { AttnImplementation, PretrainedConfig } from "../config.ts";
 import type { Device, DeviceName } from "../devices/device.ts";
 import { acquire, closeEngine, defaultDevice, openEngine } from "../devices/mod.ts";
@@ -36,6 +37,11 @@ export type {
 export abstract class PreTrainedModel extends GenerationMixin implements AsyncDisposable {
   /** The configuration this model runs with; `_attn_implementation` is the active implementation. */
   readonly config: PretrainedConfig;
+  /**
+   * Type keys and values are kept in by the caches that are made for calls; null keeps what layers compute, float32. A
+   * cache that is given keeps its own.
+   */
+  readonly kv_dtype: KvDType | null;
   readonly #parameters: Parameters;
   #device: Device;
   #why: string;
@@ -52,6 +58,7 @@ export abstract class PreTrainedModel extends GenerationMixin implements AsyncDi
   constructor(parts: ModelParts) {
     super(parts.config);
     this.config = parts.config;
+    this.kv_dtype = parts.kv_dtype ?? null;
     this.#parameters = parts.parameters;
     this.#device = parts.device;
     this.#why = parts.why ?? "chosen by the library: nothing was requested";
@@ -206,6 +213,7 @@ export abstract class PreTrainedModel extends GenerationMixin implements AsyncDi
    *
    * @throws {DeviceUnavailable} when the device does not exist here
    * @throws {EngineFailure} when the device has failed and the weights came from no files
+   * @throws {InvalidArgument} when it cannot keep the model's `kv_dtype`
    */
   async to(device: DeviceName): Promise<this> {
     if (device !== "wasm" && device !== "webgpu") {
@@ -214,6 +222,7 @@ export abstract class PreTrainedModel extends GenerationMixin implements AsyncDi
     return await this.#exclusive(async () => {
       const old = this.#device;
       if (device === old.name && !old.isClosed) return this;
+      checkKvDType(this.kv_dtype, device);
       const move = moverOf(this.#parameters, old, this.#reload);
       await acquire(device);
       const target = device === "wasm" ? openEngine() : defaultDevice(device);

@@ -8,6 +8,7 @@ import {
   asTensor,
   broadcastShapes,
   computeDType,
+  dequantized,
   expandView,
   type Operand,
   placeOf,
@@ -132,6 +133,12 @@ export function cast(x: Tensor, dtype: DType): Tensor {
     throw new InvalidArgument(`Cannot cast to "${String(dtype)}": expected one of ${DTYPES.join(", ")}`);
   }
   const device = placeOf([x], "cast");
+  if (x.scales !== null) {
+    return tidy(() => {
+      const wide = dequantized(x, device);
+      return dtype === "float32" ? wide : cast(wide, dtype);
+    });
+  }
   if (x.dtype === dtype) return x.view(x.shape, x.strides);
   const as32 = (t: Tensor) =>
     t.dtype === "int64" ? { ...t.on(device), dtype: "int32" as const } : t.on(device);

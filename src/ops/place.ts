@@ -106,11 +106,21 @@ function reshaped(
 
 /** The type arithmetic happens in: int32 among integers, else float32. */
 export function computeDType(tensors: readonly Tensor[]): "float32" | "int32" {
-  return tensors.some((t) => isFloat(t.dtype)) ? "float32" : "int32";
+  return tensors.some((t) => isFloat(t.dtype) || t.scales !== null) ? "float32" : "int32";
+}
+
+/** Quantised keys or values as float32, in the active scope. */
+export function dequantized(t: Tensor, device: Device): Tensor {
+  const out = Tensor.empty(device, "float32", t.shape);
+  const integers = Tensor.empty(device, "float32", t.shape).on(device);
+  device.kernels.unary("copy", t.unscaled().on(device), integers);
+  device.kernels.binary("mul", integers, expandView(t.scales!.on(device), t.shape), out.on(device));
+  return out;
 }
 
 /** A view of `t` on `device` in `dtype`: where stored otherwise, of a converted copy in the active scope. */
 export function viewAs(t: Tensor, dtype: DType, device: Device): View {
+  if (t.scales !== null) return viewAs(dequantized(t, device), dtype, device);
   const view = t.on(device);
   if (t.dtype === dtype) return view;
   // Devices keep int64 as 32-bit integers, so this is a change of name only.

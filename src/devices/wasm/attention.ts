@@ -64,7 +64,7 @@ function plan(call: AttentionCall, share: number): Plan {
 function check(call: AttentionCall): void {
   const { query, key, value, mask, padding, sinks } = call;
   checkFloat("a query", query, true);
-  checkFloat("keys", key);
+  for (const [what, view] of [["keys", key], ["values", value]] as const) checkRows(what, view);
   checkOutput("an attention output", call.out);
   checkOutput("attention weights", call.weights);
   checkOutput("a log-sum-exp", call.lse);
@@ -89,6 +89,19 @@ function check(call: AttentionCall): void {
   }
   if (call.blocks !== null) checkBlocks(call.blocks, call);
   checkFloat("sinks", sinks, true);
+}
+
+/** Keys or values are floats, or int8 with a scale for every row. */
+function checkRows(what: string, view: View): void {
+  if (view.scales === undefined) return checkFloat(what, view);
+  const { dtype, shape } = view.scales;
+  if (view.dtype === "int8" && dtype === "float32" && `${shape}` === `${[...view.shape.slice(0, 3), 1]}`) {
+    return;
+  }
+  throw new InvalidArgument(
+    `Cannot use ${what} of dtype ${view.dtype} (${view.shape}) with scales ${dtype} (${shape}): ` +
+      `expected int8 with float32 scales (${[...view.shape.slice(0, 3), 1]})`,
+  );
 }
 
 /** Checks what the kernel relies on, but for the values of lists and entries. */
@@ -128,8 +141,8 @@ export function recordAttention(recorder: Recorder, call: AttentionCall): void {
   const outer = (view: View) => view.strides.slice(0, 3);
   const words = new Words(recorder)
     .pointer(query).int(...outer(query))
-    .pointer(key).int(...outer(key))
-    .pointer(value).int(...outer(value))
+    .pointer(key).int(...outer(key)).pointer(key.scales ?? null).int(...outer(key.scales ?? key))
+    .pointer(value).int(...outer(value)).pointer(value.scales ?? null).int(...outer(value.scales ?? value))
     .int(codeOf(key.dtype))
     // No block table: page, table, table_stride.
     .int(0, 0, 0)

@@ -207,6 +207,32 @@ function embedding(recorder: Recorder, ids: View, weight: View, out: View): void
   rows(recorder, "embedding", words, { rows: N, perPart, cost: 2 * N * E, outputs: [out] });
 }
 
+/** Rows of keys or values as int8 with scales; the fields follow `KvQuantize` of `kv_quantize.rs`. */
+function quantize(recorder: Recorder, x: View, out: View, scales: View): void {
+  checkFloat("keys or values", x);
+  const [B, H, N, D] = x.shape as [number, number, number, number];
+  const fits = sameShape(out.shape, x.shape) && sameShape(scales.shape, [B, H, N, 1]) &&
+    out.dtype === "int8" && scales.dtype === "float32";
+  if (!fits) {
+    throw new InvalidArgument(
+      `Cannot quantise (${x.shape}) into ${out.dtype} (${out.shape}) with scales ${scales.dtype} (${scales.shape}): ` +
+        `expected int8 (${x.shape}) and float32 (${[B, H, N, 1]})`,
+    );
+  }
+  if (4 * (D + 4) > SCRATCH_BYTES) {
+    throw new InvalidArgument(
+      `Cannot quantise rows of ${D} elements: at most ${SCRATCH_BYTES / 4 - 4} are possible`,
+    );
+  }
+  for (const view of [x, out]) rowStride("keys or values", view);
+  const outer = (view: View) => view.strides.slice(0, 3);
+  const count = D === 0 ? 0 : B * H * N, perPart = rowsPerPart(D);
+  const words = new Words(recorder)
+    .typed(x).int(...outer(x)).pointer(out).int(...outer(out)).pointer(scales).int(...outer(scales))
+    .int(H, N, D, perPart, count);
+  rows(recorder, "kv_quantize", words, { rows: count, perPart, cost: 8 * count * D, outputs: [out, scales] });
+}
+
 /** The kernels of a WASM engine: each call packs its views and records one command. */
 export function wasmKernels(recorder: Recorder): Kernels {
   return {
@@ -240,6 +266,7 @@ export function wasmKernels(recorder: Recorder): Kernels {
       rotaryTable(recorder, frequencies, first, scaling, out),
     rotary: (x, table, positions, out) => rotary(recorder, x, table, positions, out),
     argmax: (x, out) => reduction(recorder, "argmax", -1, x, out),
+    quantize: (x, out, scales) => quantize(recorder, x, out, scales),
     attention: (call) => recordAttention(recorder, call),
   };
 }

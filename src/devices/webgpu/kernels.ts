@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { InvalidArgument } from "../../errors.ts";
 import type { Allocation, AttentionCall, BinaryOp, Device, Kernels, UnaryOp, View } from "../device.ts";
 import { eager, flash } from "./attention.ts";
 import type { Dispatch } from "./command.ts";
@@ -94,6 +95,13 @@ export class WebGpuKernels implements Kernels {
 
   argmax(x: View, out: View): void {
     this.#record(argmax(x, out));
+  }
+
+  /** @throws {InvalidArgument} always: elements of 8 bits take 32 here, so that nothing would be saved */
+  quantize(): never {
+    throw new InvalidArgument(
+      "Cannot keep keys and values as int8 on webgpu: expected float32, float16 or bfloat16",
+    );
   }
 
   attention(call: AttentionCall): void {

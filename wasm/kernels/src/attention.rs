@@ -4,16 +4,23 @@ use crate::dtype::{at, at_mut};
 use crate::simd::*;
 use crate::tile::Stream;
 
+/// Keys (B, Hkv, K, D) or values (B, Hkv, K, Dv); with a block table the first stride is that of a page.
+#[repr(C)]
+pub struct Operand {
+    pub rows: *const u8,
+    pub strides: [u32; 3],
+    /// (B, Hkv, K) f32 for int8 rows, whose values are element · scale; else null.
+    pub scales: *const f32,
+    pub scale_strides: [u32; 3],
+}
+
 #[repr(C)]
 pub struct Attention {
     /// (B, H, Q, D) f32; strides of the first three dimensions.
     pub q: *const f32,
     pub q_strides: [u32; 3],
-    /// (B, Hkv, K, D) and (B, Hkv, K, Dv); with a block table the first stride is that of a page.
-    pub k: *const u8,
-    pub k_strides: [u32; 3],
-    pub v: *const u8,
-    pub v_strides: [u32; 3],
+    pub k: Operand,
+    pub v: Operand,
     pub kv_dtype: u32,
     /// Keys of a page, 0 = contiguous; key j lies in page `table[b · table_stride + j / page]`.
     pub page: u32,
@@ -72,11 +79,11 @@ impl Attention {
     }
 
     pub fn keys(&self, b: usize, h: usize) -> Stream {
-        Stream::new(self, self.k, &self.k_strides, self.d as usize, b, h)
+        Stream::new(self, &self.k, self.d as usize, b, h)
     }
 
     pub fn values(&self, b: usize, h: usize) -> Stream {
-        Stream::new(self, self.v, &self.v_strides, self.dv as usize, b, h)
+        Stream::new(self, &self.v, self.dv as usize, b, h)
     }
 
     pub fn out_row(&self, b: usize, h: usize, i: usize) -> *mut f32 {

@@ -55,6 +55,8 @@ pub trait Element {
 pub struct Single;
 pub struct Half;
 pub struct BFloat;
+/// int8; what its scale is, the reader knows.
+pub struct Byte;
 
 impl Element for Single {
     const BYTES: usize = 4;
@@ -83,6 +85,21 @@ impl Element for BFloat {
     #[inline(always)]
     unsafe fn load1(p: *const u8, i: usize) -> f32 {
         f32::from_bits((*(p as *const u16).add(i) as u32) << 16)
+    }
+}
+
+impl Element for Byte {
+    const BYTES: usize = 1;
+    type Held = ();
+    #[inline(always)]
+    fn hold() {}
+    #[inline(always)]
+    unsafe fn load4(p: *const u8, i: usize, _: ()) -> V {
+        from_int(load_i8x4((p as *const i8).add(i)))
+    }
+    #[inline(always)]
+    unsafe fn load1(p: *const u8, i: usize) -> f32 {
+        *(p as *const i8).add(i) as f32
     }
 }
 
@@ -172,6 +189,7 @@ pub unsafe fn read_f32(p: *const u8, dtype: u32, stride: usize, n: usize, to: *m
         F32 => widen_run::<Single>(p, stride, n, to),
         F16 => widen_run::<Half>(p, stride, n, to),
         BF16 => widen_run::<BFloat>(p, stride, n, to),
+        I8 => widen_run::<Byte>(p, stride, n, to),
         _ => {
             for i in 0..n {
                 *to.add(i) = int1(at(p, i.wrapping_mul(stride), size(dtype)), dtype) as f32;

@@ -188,6 +188,12 @@ mod wasm {
         i32x4_load_extend_i16x4(p)
     }
 
+    /// Four signed bytes as 32-bit lanes.
+    #[inline(always)]
+    pub unsafe fn load_i8x4(p: *const i8) -> V {
+        i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(v128_load32_zero(p as *const u32)))
+    }
+
     /// The first `n` (1 to 3) floats, zeros after them.
     #[inline(always)]
     pub unsafe fn load_part(p: *const f32, n: usize) -> V {

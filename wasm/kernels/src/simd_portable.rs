@@ -175,6 +175,9 @@ pub unsafe fn load_u16x4(p: *const u16) -> V {
 pub unsafe fn load_i16x4(p: *const i16) -> V {
     vec4i((p as *const [i16; 4]).read_unaligned().map(i32::from))
 }
+pub unsafe fn load_i8x4(p: *const i8) -> V {
+    vec4i((p as *const [i8; 4]).read().map(i32::from))
+}
 pub unsafe fn load_part(p: *const f32, n: usize) -> V {
     let mut v = [0.0; 4];
     for (i, x) in v.iter_mut().enumerate().take(n) {

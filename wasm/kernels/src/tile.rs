@@ -1,10 +1,11 @@
 //! Keys and values as the kernels read them: tiles of rows out of contiguous, paged or half-width storage.
 //!
 //! A kernel asks for rows `j..j+n` and gets f32 rows with a stride: the storage itself where it can be read in place,
-//! else a widened copy in scratch memory. So a block table or another storage type is data, not another kernel.
-use crate::attention::{fill, Attention};
+//! else a widened copy in scratch memory. So a block table, another storage type or the scales of int8 rows are data, not
+//! another kernel.
+use crate::attention::{fill, Attention, Operand};
 use crate::dot::Nt;
-use crate::dtype::{at, read_f32, size, BFloat, Half, Single, BF16, F32};
+use crate::dtype::{at, at_mut, read_f32, size, BFloat, Byte, Half, Single, BF16, F32, I8};
 use crate::narrow::Rows;
 use crate::outer::Nn;
 
@@ -14,14 +15,41 @@ pub const TILE: usize = 64;
 /// The keys or the values of one (batch, head).
 pub struct Stream {
     base: *const u8,
-    /// Elements between rows and between pages.
+    /// One per row for int8 rows, whose values are element · scale; else null.
+    scales: *const f32,
+    /// Elements between rows and between pages, of rows and of scales.
     row: usize,
     page_stride: usize,
+    scale_row: usize,
+    scale_page: usize,
     page: usize,
     table: *const i32,
     pub dtype: u32,
     width: usize,
 }
+
+/// Rows that lie behind each other: the first of them, its scale, which of the rows asked for it is, and how many.
+struct Run {
+    p: *const u8,
+    scales: *const f32,
+    first: usize,
+    len: usize,
+}
+
+/// What a product does with the rows of each element type.
+macro_rules! by_type {
+    ($dtype:expr, $call:ident . $method:ident ( $($args:expr),* )) => {
+        match $dtype {
+            F32 => $call.$method::<Single>($($args),*),
+            BF16 => $call.$method::<BFloat>($($args),*),
+            I8 => $call.$method::<Byte>($($args),*),
+            _ => $call.$method::<Half>($($args),*),
+        }
+    };
+}
+
+/// Rows of weights that are multiplied by scales at a time.
+const GROUP: usize = 8;
 
 /// Next multiple of four.
 pub const fn up4(n: usize) -> usize {
@@ -29,22 +57,20 @@ pub const fn up4(n: usize) -> usize {
 }
 
 impl Stream {
-    pub fn new(p: &Attention, base: *const u8, strides: &[u32; 3], width: usize, b: usize, h: usize) -> Self {
-        let paged = p.page != 0;
+    pub fn new(p: &Attention, of: &Operand, width: usize, b: usize, h: usize) -> Self {
         let bytes = size(p.kv_dtype);
-        let first = if paged {
-            0
-        } else {
-            b.wrapping_mul(strides[0] as usize)
+        // A block table says where a sequence lies, so that its number in the batch does not.
+        let place = |s: &[u32; 3]| {
+            let batch = if p.page != 0 { 0 } else { b.wrapping_mul(s[0] as usize) };
+            batch.wrapping_add(h.wrapping_mul(s[1] as usize))
         };
         Stream {
-            base: at(
-                base,
-                first.wrapping_add(h.wrapping_mul(strides[1] as usize)),
-                bytes,
-            ),
-            row: strides[2] as usize,
-            page_stride: strides[0] as usize,
+            base: at(of.rows, place(&of.strides), bytes),
+            scales: at(of.scales, place(&of.scale_strides), 4),
+            row: of.strides[2] as usize,
+            page_stride: of.strides[0] as usize,
+            scale_row: of.scale_strides[2] as usize,
+            scale_page: of.scale_strides[0] as usize,
             page: p.page as usize,
             table: at(p.table, b.wrapping_mul(p.table_stride as usize), 4),
             dtype: p.kv_dtype,
@@ -54,42 +80,83 @@ impl Stream {
 
     /// Where row j lies, and how many rows from it on (at most n) lie behind each other.
     #[inline(always)]
-    unsafe fn run(&self, j: usize, n: usize) -> (*const u8, usize) {
-        let bytes = size(self.dtype);
-        if self.page == 0 {
-            return (at(self.base, j.wrapping_mul(self.row), bytes), n);
+    unsafe fn run(&self, j: usize, n: usize) -> Run {
+        let (page, slot, len) = if self.page == 0 {
+            (0, j, n)
+        } else {
+            let (page, slot) = (j / self.page, j % self.page);
+            (*self.table.add(page) as usize, slot, n.min(self.page - slot))
+        };
+        let place = |page_stride: usize, row: usize| {
+            page.wrapping_mul(page_stride).wrapping_add(slot.wrapping_mul(row))
+        };
+        Run {
+            p: at(self.base, place(self.page_stride, self.row), size(self.dtype)),
+            scales: at(self.scales, place(self.scale_page, self.scale_row), 4),
+            first: 0,
+            len,
         }
-        let (page, slot) = (j / self.page, j % self.page);
-        let start = (*self.table.add(page) as usize).wrapping_mul(self.page_stride);
-        let p = at(self.base, start.wrapping_add(slot.wrapping_mul(self.row)), bytes);
-        (p, n.min(self.page - slot))
+    }
+
+    /// Rows `j..j+n` by runs of at most `most`.
+    #[inline(always)]
+    unsafe fn runs(&self, j: usize, n: usize, most: usize, mut each: impl FnMut(Run)) {
+        let mut done = 0;
+        while done < n {
+            let run = Run {
+                first: done,
+                ..self.run(j + done, (n - done).min(most))
+            };
+            done += run.len;
+            each(run);
+        }
+    }
+
+    /// Scale of row i of a run.
+    #[inline(always)]
+    unsafe fn scale(&self, run: &Run, i: usize) -> f32 {
+        *at(run.scales, i.wrapping_mul(self.scale_row), 4)
+    }
+
+    /// Multiplies column i of `c (m, n)` by the scale of row i, into `to`.
+    unsafe fn rescale(
+        &self,
+        run: &Run,
+        c: *const f32,
+        ldc: usize,
+        n: usize,
+        m: usize,
+        to: *mut f32,
+        ld: usize,
+    ) {
+        for i in 0..n {
+            let scale = self.scale(run, i);
+            for r in 0..m {
+                *at_mut(to, r * ld + i, 4) = *at(c, r * ldc + i, 4) * scale;
+            }
+        }
     }
 
     /// Rows `j..j+n` as f32 rows and their stride, padded with zeros to multiples of four both ways. They are read
     /// in place where they have that form; `dense` asks for rows without gaps.
     pub unsafe fn tile(&self, j: usize, n: usize, dense: bool, room: *mut f32) -> (*const f32, usize) {
         let wide = up4(self.width);
-        let (p, len) = self.run(j, n);
-        let whole = len == n && n.is_multiple_of(4) && self.width == wide;
+        let run = self.run(j, n);
+        let whole = run.len == n && n.is_multiple_of(4) && self.width == wide;
         if self.dtype == F32 && whole && (!dense || self.row == wide) {
-            return (p as *const f32, self.row);
+            return (run.p as *const f32, self.row);
         }
-        let mut done = 0;
-        while done < n {
-            let (p, len) = self.run(j + done, n - done);
-            for i in 0..len {
-                let to = room.add((done + i) * wide);
-                read_f32(
-                    at(p, i.wrapping_mul(self.row), size(self.dtype)),
-                    self.dtype,
-                    1,
-                    self.width,
-                    to,
-                );
+        self.runs(j, n, n, |run| {
+            for i in 0..run.len {
+                let to = room.add((run.first + i) * wide);
+                let from = at(run.p, i.wrapping_mul(self.row), size(self.dtype));
+                read_f32(from, self.dtype, 1, self.width, to);
+                if self.dtype == I8 {
+                    crate::softmax::scale(to, self.width, self.scale(&run, i));
+                }
                 fill(to.add(self.width), wide - self.width, 0.0);
             }
-            done += len;
-        }
+        });
         fill(room.add(n * wide), (up4(n) - n) * wide, 0.0);
         (room as *const f32, wide)
     }
@@ -105,31 +172,28 @@ impl Stream {
         scores: *mut f32,
         ld: usize,
     ) {
-        let mut done = 0;
-        while done < n {
-            let (p, len) = self.run(j + done, n - done);
+        self.runs(j, n, n, |run| {
+            let c = scores.add(run.first);
             let t = Nt {
                 a: queries,
                 lda: ldq,
                 m,
-                b: p,
+                b: run.p,
                 ldb: self.row,
-                n: len,
+                n: run.len,
                 k: self.width,
                 part: core::ptr::null_mut(),
                 first: true,
                 last: true,
-                c: scores.add(done),
+                c,
                 ldc: ld,
                 bias: core::ptr::null(),
             };
-            match self.dtype {
-                F32 => t.run::<Single>(),
-                BF16 => t.run::<BFloat>(),
-                _ => t.run::<Half>(),
+            by_type!(self.dtype, t.run());
+            if self.dtype == I8 {
+                self.rescale(&run, c, ld, run.len, m, c, ld);
             }
-            done += len;
-        }
+        });
     }
 
     /// `out (m, width) += weights (m, n) · rows j..j+n`, widening in registers. Keys are taken `TILE` at a time, so
@@ -144,27 +208,45 @@ impl Stream {
         out: *mut f32,
         ld: usize,
     ) {
-        let mut done = 0;
-        while done < n {
-            let (p, len) = self.run(j + done, (n - done).min(TILE));
-            let t = Nn {
-                a: weights.add(done),
-                lda: ldw,
-                m,
-                b: p,
-                ldb: self.row,
-                n: self.width,
-                k: len,
-                c: out,
-                ldc: ld,
-                accumulate: true,
-            };
-            match self.dtype {
-                F32 => t.run::<Single>(),
-                BF16 => t.run::<BFloat>(),
-                _ => t.run::<Half>(),
-            }
-            done += len;
+        self.runs(j, n, TILE, |run| {
+            self.grouped(&run, weights.add(run.first), ldw, m, |i, m, a, lda| {
+                let t = Nn {
+                    a,
+                    lda,
+                    m,
+                    b: run.p,
+                    ldb: self.row,
+                    n: self.width,
+                    k: run.len,
+                    c: at_mut(out, i * ld, 4),
+                    ldc: ld,
+                    accumulate: true,
+                };
+                by_type!(self.dtype, t.run());
+            });
+        });
+    }
+
+    /// Calls `each` with rows of weights times the scales of a run: first row, number, weights and their stride. Rows
+    /// without scales come all at once, as they are.
+    #[inline(always)]
+    unsafe fn grouped(
+        &self,
+        run: &Run,
+        weights: *const f32,
+        ldw: usize,
+        m: usize,
+        mut each: impl FnMut(usize, usize, *const f32, usize),
+    ) {
+        if self.dtype != I8 {
+            return each(0, m, weights, ldw);
+        }
+        let mut scaled = core::mem::MaybeUninit::<[f32; GROUP * TILE]>::uninit();
+        let room = scaled.as_mut_ptr() as *mut f32;
+        for i in (0..m).step_by(GROUP) {
+            let rows = (m - i).min(GROUP);
+            self.rescale(run, at(weights, i * ldw, 4), ldw, run.len, rows, room, TILE);
+            each(i, rows, room, TILE);
         }
     }
 
@@ -179,33 +261,18 @@ impl Stream {
         scores: *mut f32,
         ld: usize,
     ) {
-        let mut done = 0;
-        while done < n {
-            let (base, len) = self.run(j + done, n - done);
-            let rows = Rows {
-                base,
-                stride: self.row,
-                n: len & !3,
-                width: self.width,
-            };
-            match self.dtype {
-                F32 => rows.scores::<Single>(queries, ldq, m, scores.add(done), ld),
-                BF16 => rows.scores::<BFloat>(queries, ldq, m, scores.add(done), ld),
-                _ => rows.scores::<Half>(queries, ldq, m, scores.add(done), ld),
+        self.runs(j, n, n, |run| {
+            let c = scores.add(run.first);
+            let rows = self.quads(&run);
+            by_type!(self.dtype, rows.scores(queries, ldq, m, c, ld));
+            if self.dtype == I8 {
+                self.rescale(&run, c, ld, rows.n, m, c, ld);
             }
-            if rows.n < len {
-                self.scores(
-                    queries,
-                    ldq,
-                    m,
-                    j + done + rows.n,
-                    len - rows.n,
-                    scores.add(done + rows.n),
-                    ld,
-                );
+            if rows.n < run.len {
+                let (from, left) = (run.first + rows.n, run.len - rows.n);
+                self.scores(queries, ldq, m, j + from, left, scores.add(from), ld);
             }
-            done += len;
-        }
+        });
     }
 
     /// As [`Stream::weigh`], for few rows of weights over values that come from memory.
@@ -219,32 +286,25 @@ impl Stream {
         out: *mut f32,
         ld: usize,
     ) {
-        let mut done = 0;
-        while done < n {
-            let (base, len) = self.run(j + done, n - done);
-            let rows = Rows {
-                base,
-                stride: self.row,
-                n: len & !3,
-                width: self.width,
-            };
-            match self.dtype {
-                F32 => rows.weigh::<Single>(weights.add(done), ldw, m, out, ld),
-                BF16 => rows.weigh::<BFloat>(weights.add(done), ldw, m, out, ld),
-                _ => rows.weigh::<Half>(weights.add(done), ldw, m, out, ld),
+        self.runs(j, n, TILE, |run| {
+            let rows = self.quads(&run);
+            self.grouped(&run, weights.add(run.first), ldw, m, |i, m, w, ldw| {
+                by_type!(self.dtype, rows.weigh(w, ldw, m, at_mut(out, i * ld, 4), ld));
+            });
+            if rows.n < run.len {
+                let (from, left) = (run.first + rows.n, run.len - rows.n);
+                self.weigh(weights.add(from), ldw, m, j + from, left, out, ld);
             }
-            if rows.n < len {
-                self.weigh(
-                    weights.add(done + rows.n),
-                    ldw,
-                    m,
-                    j + done + rows.n,
-                    len - rows.n,
-                    out,
-                    ld,
-                );
-            }
-            done += len;
+        });
+    }
+
+    /// The rows of a run but for the last one to three.
+    fn quads(&self, run: &Run) -> Rows {
+        Rows {
+            base: run.p,
+            stride: self.row,
+            n: run.len & !3,
+            width: self.width,
         }
     }
 }
