@@ -3,14 +3,18 @@
  *
  * @module
  */
-import { InvalidArgument } from "./errors.ts";
-import { liveEngines } from "./devices/mod.ts";
+import { DeviceUnavailable, InvalidArgument } from "./errors.ts";
+import { liveEngines, renewThreads } from "./devices/mod.ts";
 import { settings } from "./devices/settings.ts";
+import { checkThreads } from "./devices/wasm/threads.ts";
 
 /** What {@linkcode configure} takes. */
 export interface Settings {
-  /** Threads a WASM engine computes with. Only 1 is available in this version. */
-  threads?: number;
+  /**
+   * Threads WASM engines compute with: `"auto"`, the default, takes as many as there are processors, at most 8, and one
+   * where there can be no others. They are started for work that is worth it, and all engines have the same ones.
+   */
+  threads?: number | "auto";
   /** Use only operations whose results are the same bits on every WASM engine (SIMD128, no relaxed SIMD). */
   deterministic?: boolean;
   /** Most bytes one WASM engine (one model) may use; at most 4 GiB. */
@@ -21,8 +25,8 @@ export interface Settings {
  * Changes settings before first use, or while nothing is alive.
  *
  * @throws {InvalidArgument} for an unknown or impossible setting, or while tensors or models are alive.
+ * @throws {DeviceUnavailable} when more than one thread is asked for and none can be started; nothing has changed then.
  */
-// deno-lint-ignore require-await -- asynchronous by contract: applying a setting may start workers
 export async function configure(changes: Settings): Promise<void> {
   for (const key of Object.keys(changes)) {
     if (!(key in settings)) {
@@ -32,9 +36,6 @@ export async function configure(changes: Settings): Promise<void> {
     }
   }
   const { threads, deterministic, max_memory } = changes;
-  if (threads !== undefined && threads !== 1) {
-    throw new InvalidArgument(`Cannot configure threads: ${threads}: this version computes on 1 thread`);
-  }
   if (deterministic !== undefined && typeof deterministic !== "boolean") {
     throw new InvalidArgument(`Cannot configure deterministic: ${deterministic}: expected true or false`);
   }
@@ -46,11 +47,20 @@ export async function configure(changes: Settings): Promise<void> {
       `Cannot configure max_memory: ${max_memory}: expected bytes between 16 MiB and 4 GiB`,
     );
   }
+  if (threads !== undefined || max_memory !== undefined) {
+    checkThreads(threads ?? settings.threads, max_memory ?? settings.max_memory);
+  }
   const alive = liveEngines();
   if (alive.length > 0) {
     throw new InvalidArgument(
       `Cannot configure while ${alive.join(" and ")} are alive: dispose tensors and models first`,
     );
   }
+  const before = { ...settings };
   Object.assign(settings, Object.fromEntries(Object.entries(changes).filter(([, v]) => v !== undefined)));
+  if (threads === undefined) return;
+  const why = await renewThreads();
+  if (why === null) return;
+  Object.assign(settings, before);
+  throw new DeviceUnavailable(`Cannot configure threads: ${threads}: ${why}; 1 is possible`);
 }

@@ -6,6 +6,9 @@
 import { InvalidArgument } from "../errors.ts";
 import type { Allocation, Device, DeviceName } from "./device.ts";
 import { type EngineOptions, WasmEngine } from "./wasm/engine.ts";
+import { settings } from "./settings.ts";
+import { endCrew, theCrew } from "./wasm/crew.ts";
+import { describeThreads } from "./wasm/threads.ts";
 import { WebGpuDevice } from "./webgpu/device.ts";
 
 const engines = new Set<WasmEngine>();
@@ -72,7 +75,7 @@ export async function device(name: DeviceName): Promise<DeviceInfo> {
     return { name, description: `${description}${isFallbackAdapter ? ", a software adapter" : ""}` };
   }
   const engine = defaultDevice("wasm") as WasmEngine;
-  return { name, description: `WebAssembly, ${engine.build} kernels` };
+  return { name, description: `WebAssembly, ${engine.build} kernels, ${describeThreads(engine.workers)}` };
 }
 
 /** Copies a block to a block of the same size on another device of the same family. */
@@ -106,4 +109,13 @@ export function liveEngines(): string[] {
   const models = [...engines].filter((e) => e !== small).length;
   if (models > 0) alive.push(`${models} model engines`);
   return alive;
+}
+
+/**
+ * Begins anew with the threads that {@linkcode settings} say, while no engine is alive. Where they were asked for by
+ * number one is started, which tells whether it can be: resolves with why not, null when all is well.
+ */
+export async function renewThreads(): Promise<string | null> {
+  endCrew();
+  return typeof settings.threads === "number" && settings.threads > 1 ? await theCrew().start() : null;
 }

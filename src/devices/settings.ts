@@ -1,6 +1,6 @@
 /** The values behind `configure`, read by engines when they are made. @module */
-export const settings: { threads: number; deterministic: boolean; max_memory: number } = {
-  threads: 1,
+export const settings: { threads: number | "auto"; deterministic: boolean; max_memory: number } = {
+  threads: "auto",
   deterministic: false,
   max_memory: 2 ** 32,
 };

@@ -27,6 +27,8 @@ export interface Command {
   readonly parts: number;
   /** About the floating point operations of all parts together; sets how many parts run between two looks at the clock. */
   readonly cost: number;
+  /** Whether the last parts are the longest, so that several threads had better begin with them. */
+  readonly lastFirst?: boolean;
   /** Allocations this command writes whole: their values are lost if it is dropped. */
   readonly writes: readonly Allocation[];
 }

@@ -10,9 +10,12 @@ import { settings } from "../settings.ts";
 import { ALIGN, Allocator, roundUp } from "./allocator.ts";
 import { type Command, PARAM_WORDS, type Recorder, SCRATCH_BYTES } from "./command.ts";
 import { wasmKernels } from "./kernels.ts";
+import { leaveCrew, SHARED_COST, theCrew, type Workplace } from "./crew.ts";
 import { instantiate, type KernelExports } from "./loader.ts";
 import { giveMemory, PAGE, type PooledMemory, takeMemory } from "./memory.ts";
 import { Queue } from "./queue.ts";
+import type { Running } from "./running.ts";
+import { workersFor, WORKSPACE_BYTES } from "./threads.ts";
 
 /** A block of an engine's memory. */
 class Block implements Allocation {
@@ -40,6 +43,8 @@ export class WasmEngine implements Device, Recorder {
   readonly kernels: Kernels;
   /** Name of the kernel build that runs, e.g. `relaxed_shared`. */
   readonly build: string;
+  /** Threads that may help. They are started for work that is worth it. */
+  readonly workers: number;
   #pooled: PooledMemory | null;
   #bytes: Uint8Array<ArrayBufferLike>;
   #words: Int32Array<ArrayBufferLike>;
@@ -47,6 +52,9 @@ export class WasmEngine implements Device, Recorder {
   readonly #allocator: Allocator;
   readonly #queue: Queue;
   readonly #params: number;
+  readonly #workplace: Workplace;
+  /** The command whose params lie in memory. */
+  #loaded: Command | null = null;
   readonly #scratch: number;
   #live = 0;
   #used = 0;
@@ -60,13 +68,25 @@ export class WasmEngine implements Device, Recorder {
     this.#pooled = pooled;
     this.#bytes = new Uint8Array(pooled.memory.buffer);
     this.#words = new Int32Array(pooled.memory.buffer);
-    const { exports, build, heapBase } = instantiate(pooled, options.deterministic ?? settings.deterministic);
+    const deterministic = options.deterministic ?? settings.deterministic;
+    const { module, exports, build, heapBase } = instantiate(pooled, deterministic);
     this.#exports = exports;
     this.build = build;
     this.#params = Math.ceil(heapBase / ALIGN) * ALIGN;
     this.#scratch = this.#params + PARAM_WORDS * 4;
-    this.#allocator = new Allocator(this.#scratch + SCRATCH_BYTES, this.#bytes.length);
-    this.#queue = new Queue((command, begin, end) => this.#call(command, begin, end));
+    const first = this.#scratch + SCRATCH_BYTES;
+    this.workers = pooled.shared ? workersFor(maximum) : 0;
+    const workspaces = Array.from({ length: this.workers }, (_, i) => {
+      const scratch = first + i * WORKSPACE_BYTES;
+      return { scratch, stack: scratch + WORKSPACE_BYTES };
+    });
+    this.#workplace = { module, memory: pooled.memory, params: this.#params, workspaces };
+    const base = first + this.workers * WORKSPACE_BYTES;
+    this.#allocator = new Allocator(base, Math.max(base, this.#bytes.length));
+    this.#queue = new Queue(
+      (command, begin, end) => this.#call(command, begin, end),
+      (command) => this.#share(command),
+    );
     this.kernels = wasmKernels(this);
   }
 
@@ -234,17 +254,32 @@ export class WasmEngine implements Device, Recorder {
   }
 
   #call(command: Command, begin: number, end: number): void {
-    const { kernel, params } = command;
+    this.#load(command);
+    this.#exports[command.kernel]!(this.#params, this.#scratch, begin, end);
+  }
+
+  #share(command: Command): Running | null {
+    if (this.workers === 0 || command.cost < SHARED_COST) return null;
+    this.#load(command);
+    return theCrew().share(this.#workplace, command, (c, begin, end) => this.#call(c, begin, end));
+  }
+
+  /** Puts a command's params where kernels read them. */
+  #load(command: Command): void {
+    if (this.#loaded === command) return;
+    this.#loaded = command;
+    const { params } = command;
     const words = this.#words, at = this.#params >> 2;
     for (let i = 0; i < params.length; i++) words[at + i] = params[i]!;
-    this.#exports[kernel]!(this.#params, this.#scratch, begin, end);
   }
 
   /** Ends the engine: its tensors become unusable and its memory serves the next engine. */
   close(): void {
     if (this.#pooled === null) return;
     const pooled = this.#pooled;
+    // Afterwards no other thread is at work in this memory.
     this.#queue.drop();
+    leaveCrew(this.#workplace);
     this.#pooled = null;
     this.#live = 0;
     this.#used = 0;

@@ -12,6 +12,8 @@ export type KernelExports = Readonly<Record<string, (...args: number[]) => numbe
 
 /** An instance of the kernels on a memory. */
 export interface Loaded {
+  /** What was instantiated, for other threads. */
+  readonly module: WebAssembly.Module;
   readonly exports: KernelExports;
   /** Which build runs: `simd` or `relaxed`, with `_shared` on shared memory. */
   readonly build: string;
@@ -46,7 +48,7 @@ export function instantiate({ memory, shared }: PooledMemory, deterministic: boo
     const { exports } = new WebAssembly.Instance(module, { env: { memory } });
     const heapBase = exports["__heap_base"];
     if (!(heapBase instanceof WebAssembly.Global)) throw new TypeError("no __heap_base");
-    return { exports: exports as KernelExports, build, heapBase: Number(heapBase.value) };
+    return { module, exports: exports as KernelExports, build, heapBase: Number(heapBase.value) };
   } catch (error) {
     throw new EngineFailure(
       `Cannot start the ${build} kernels: ${error instanceof Error ? error.message : String(error)}`,

@@ -6,9 +6,10 @@
 import { EngineFailure } from "../../errors.ts";
 import { turn, turnIsDue } from "../turn.ts";
 import type { Command } from "./command.ts";
+import { Alone, type Runner, type Running } from "./running.ts";
 
-/** Cost of one call into WASM, so that a call takes about a millisecond even in the baseline compiler. */
-const CALL_COST = 1e7;
+/** How long the thread sleeps on others at a time, in milliseconds: less than a slice, so that the event loop turns. */
+const SLEEP_MS = 1;
 
 /** Longest queue before it is run without waiting for a flush, so that it cannot grow without bound. */
 const LONGEST = 20_000;
@@ -18,9 +19,6 @@ type Entry = Command | (() => void);
 
 /** Stands for a command that was dropped, so that the others keep their numbers. */
 const nothing = () => {};
-
-/** Runs one command's parts `begin..end`. */
-export type Runner = (command: Command, begin: number, end: number) => void;
 
 /** Somebody who waits until entries `from…end` have run. */
 interface Waiting {
@@ -37,15 +35,19 @@ export class Queue {
   /** Number of the first of `#entries`, counting all there ever were. */
   #base = 0;
   #next = 0;
-  #part = 0;
+  /** The command `#next`, once it has begun. */
+  #begun: Running | null = null;
   #running = false;
   readonly #waiting = new Set<Waiting>();
-  readonly #call: Runner;
+  readonly #alone: Alone;
+  readonly #share: (command: Command) => Running | null;
   /** Set when a kernel trapped: nothing runs afterwards. */
   failure: EngineFailure | null = null;
 
-  constructor(call: Runner) {
-    this.#call = call;
+  /** Runs commands by `call`, or as `share` says where it begins one. */
+  constructor(call: Runner, share: (command: Command) => Running | null = () => null) {
+    this.#alone = new Alone(call);
+    this.#share = share;
   }
 
   /** Whether everything recorded has run. */
@@ -118,7 +120,8 @@ export class Queue {
   /** Forgets commands `from…end` that have not run. Writes of host data stay in their place: their tensors live on. */
   #dropCommands(from: number, end: number): void {
     const first = Math.max(from - this.#base, this.#next), last = end - this.#base;
-    if (first === this.#next && first < last) this.#part = 0;
+    if (first === this.#next && first < last) this.#halt();
+    if (this.failure !== null) return;
     for (let i = first; i < last; i++) {
       const entry = this.#entries[i]!;
       if (typeof entry === "function") continue;
@@ -135,34 +138,45 @@ export class Queue {
       this.#next++;
       return;
     }
-    const step = Math.max(1, Math.floor(CALL_COST * entry.parts / Math.max(entry.cost, 1)));
-    const end = Math.min(entry.parts, this.#part + step);
     try {
-      if (end > this.#part) this.#call(entry, this.#part, end);
+      this.#begun ??= this.#share(entry) ?? this.#alone.begin(entry);
+      const state = this.#begun.step();
+      if (state === "more") return;
+      if (state === "waiting") return this.#begun.wait(SLEEP_MS);
     } catch (error) {
-      this.failure = new EngineFailure(
-        `Kernel "${entry.kernel}" failed (${error instanceof Error ? error.message : String(error)}); ` +
-          "this engine is closed, load the model again",
-        { cause: error },
-      );
-      this.drop();
+      this.#fail(entry, error);
       throw this.failure;
     }
-    this.#part = end;
-    if (end === entry.parts) {
-      this.#part = 0;
-      this.#next++;
-    }
+    this.#begun = null;
+    this.#next++;
+  }
+
+  #fail({ kernel }: Command, error: unknown): void {
+    if (this.failure !== null) return;
+    this.failure = new EngineFailure(
+      `Kernel "${kernel}" failed (${error instanceof Error ? error.message : String(error)}); ` +
+        "this engine is closed, load the model again",
+      { cause: error },
+    );
+    this.drop();
+  }
+
+  /** Stops the command that has begun. */
+  #halt(): void {
+    const begun = this.#begun;
+    this.#begun = null;
+    if (begun === null || begun.halt()) return;
+    this.#fail(this.#entries[this.#next] as Command, new Error("a thread does not stop"));
   }
 
   /** Forgets what has not run and marks what it would have filled. */
   drop(): void {
+    this.#halt();
     for (const entry of this.#entries.slice(this.#next)) {
       if (typeof entry === "function") entry();
       else for (const allocation of entry.writes) allocation.dropped = true;
     }
     this.#next = this.#entries.length;
-    this.#part = 0;
     this.#clear();
   }
 
