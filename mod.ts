@@ -81,7 +81,7 @@ export {
   AutoModelForImageTextToText,
 } from "./src/auto_model.ts";
 export type { FromConfigOptions } from "./src/from_config.ts";
-export type { FromPretrainedOptions } from "./src/from_pretrained.ts";
+export type { FromPretrainedOptions, Quantization } from "./src/from_pretrained.ts";
 export type { HubOptions } from "./src/hub/open.ts";
 export type { LoadProgress } from "./src/hub/progress.ts";
 export type {

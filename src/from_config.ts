@@ -6,16 +6,21 @@
 import { checkKvDType, type KvDType } from "./cache/kv_dtype.ts";
 import { type AttnImplementation, PretrainedConfig } from "./config.ts";
 import type { Device, DeviceName } from "./devices/device.ts";
+import { DryDevice } from "./devices/dry.ts";
 import { acquire, closeEngine, defaultDevice, openEngine } from "./devices/mod.ts";
 import { WasmEngine } from "./devices/wasm/engine.ts";
 import { convertTo, type DType, isFloat } from "./dtype.ts";
 import { InvalidArgument } from "./errors.ts";
-import { type Parameter, Parameters } from "./layers/parameter.ts";
+import { checkQuantization, linearWeights, type Quantization } from "./from_pretrained.ts";
+import { Parameters } from "./layers/parameter.ts";
 import { memoryType } from "./load_parameters.ts";
 import type { Initial } from "./models/initial.ts";
 import { applyImplementation } from "./models/plans.ts";
 import type { PreTrainedModel } from "./models/pretrained.ts";
 import { modelFor, type Task, TASKS } from "./models/tasks.ts";
+import { requireQuantized } from "./ops/quantized.ts";
+import { emptyPacked, fillPacked } from "./quantize/steps.ts";
+import { fileTensors } from "./quantize/stored.ts";
 import { normalGenerator, randomGenerator, randomSeed, streamOf } from "./random.ts";
 import { Tensor } from "./tensor.ts";
 
@@ -30,6 +35,8 @@ export interface FromConfigOptions {
    * with a scale a row (on the CPU). Default: what layers compute, float32.
    */
   kv_dtype?: KvDType | null;
+  /** Keeps the matrices of linear layers in 8 or 4 bits, as `from_pretrained` does. */
+  quantization?: Quantization;
   /** Where the model computes; default `"wasm"`. */
   device?: DeviceName;
   /** Makes the weights repeatable; default: random. A weight depends on the seed and its name only. */
@@ -38,7 +45,7 @@ export interface FromConfigOptions {
   signal?: AbortSignal;
 }
 
-const OPTIONS = ["attn_implementation", "dtype", "kv_dtype", "device", "seed", "signal"];
+const OPTIONS = ["attn_implementation", "dtype", "kv_dtype", "quantization", "device", "seed", "signal"];
 const FLOATS: readonly DType[] = ["float32", "float16", "bfloat16"];
 /** Numbers that are made at once, between two turns of the event loop. */
 const CHUNK = 2 ** 18;
@@ -71,15 +78,23 @@ export async function fromConfig(
   }
   const { architecture, build } = modelFor(task, config, "this config");
   const dtype = dtypeOf(options.dtype ?? "auto", config);
+  const { quantization } = options;
+  checkQuantization(quantization);
   signal?.throwIfAborted();
   await acquire(place);
   const device = place === "wasm" ? openEngine() : defaultDevice(place);
   // The model runs with the config given, not a copy. Until it stands nothing about the config has changed.
   const undo = config.remember();
-  const parameters = new Parameters(
-    (_, shape) => ({ tensor: Tensor.empty(device, memoryType(dtype, shape), shape), stored: dtype }),
-    task === TASKS.base ? "" : architecture.new_prefix ?? architecture.prefix,
-  );
+  const prefix = task === TASKS.base ? "" : architecture.new_prefix ?? architecture.prefix;
+  let linear: ReadonlySet<string> = new Set();
+  const parameters = new Parameters((name, shape) => {
+    const [rows = 0, columns = 0] = shape;
+    if (quantization === undefined || !linear.has(name) || (quantization === "int4" && columns % 2 === 1)) {
+      return { tensor: Tensor.empty(device, memoryType(dtype, shape), shape), stored: dtype };
+    }
+    const quantized = { format: quantization, shape: [rows, columns] as const };
+    return { tensor: emptyPacked(device, quantized), stored: fileTensors(quantized).values.dtype, quantized };
+  }, prefix);
   let model: PreTrainedModel | null = null;
   try {
     const requested = options.attn_implementation ?? config._attn_implementation;
@@ -87,11 +102,23 @@ export async function fromConfig(
     const why = requested === null
       ? "default: nothing was requested"
       : `attn_implementation=${JSON.stringify(requested)}`;
+    if (quantization !== undefined) {
+      requireQuantized(device);
+      const dry = new DryDevice();
+      const make = (_: string, shape: readonly number[]) => ({ tensor: Tensor.empty(dry, "float32", shape) });
+      linear = linearWeights(build, { config, parameters: new Parameters(make, prefix), device: dry, why });
+    }
     model = build({ config, parameters, device, why, kv_dtype });
     // Memory was found for all of them before the first is filled. A layer may have reordered a weight: its numbers are
     // independent of each other, so their order does not matter.
-    for (const parameter of parameters) {
-      await fill(parameter, architecture.initial(parameter.name, config), device, seed, signal);
+    for (const { name, tensor, quantized } of parameters) {
+      const initial = architecture.initial(name, config);
+      if (quantized === undefined) await fill(name, tensor, initial, device, seed, signal);
+      else {
+        using floats = Tensor.empty(device, "float32", quantized.shape);
+        await fill(name, floats, initial, device, seed, signal);
+        await fillPacked(device, tensor, quantized, floats, null);
+      }
     }
     config["dtype"] = dtype;
     return model;
@@ -121,7 +148,8 @@ function dtypeOf(asked: DType | "auto", { read }: PretrainedConfig): DType {
 
 /** Writes the first values of a weight, some at a time. */
 async function fill(
-  { name, tensor }: Parameter,
+  name: string,
+  tensor: Tensor,
   initial: Initial,
   device: Device,
   seed: number,

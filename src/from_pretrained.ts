@@ -6,7 +6,9 @@
 import { loadConfig } from "./auto_config.ts";
 import { checkKvDType, type KvDType } from "./cache/kv_dtype.ts";
 import { type AttnImplementation, PretrainedConfig } from "./config.ts";
+import { show } from "./config_fields.ts";
 import type { Device, DeviceName } from "./devices/device.ts";
+import { DryDevice } from "./devices/dry.ts";
 import { acquire, closeEngine, defaultDevice, openEngine } from "./devices/mod.ts";
 import { settings } from "./devices/settings.ts";
 import { WasmEngine } from "./devices/wasm/engine.ts";
@@ -18,12 +20,23 @@ import { DownloadMeter } from "./hub/progress.ts";
 import type { Weights } from "./hub/safetensors.ts";
 import { openWeights } from "./hub/weights.ts";
 import { Parameters } from "./layers/parameter.ts";
-import { type LoadOptions, loadParameters, planMemory } from "./load_parameters.ts";
+import {
+  type LoadOptions,
+  loadParameters,
+  planMemory,
+  type PlannedWeight,
+  planWeights,
+  weightsIn,
+  type WeightTypes,
+} from "./load_parameters.ts";
 import type { Architecture, BuildModel } from "./models/mod.ts";
 import { applyImplementation } from "./models/plans.ts";
 import type { ModelParts, PreTrainedModel } from "./models/pretrained.ts";
 import { modelFor, type Task } from "./models/tasks.ts";
 import { warnOnce } from "./notice.ts";
+import { requireQuantized } from "./ops/quantized.ts";
+import { quantizedFormats } from "./quantize/stored.ts";
+import { Tensor } from "./tensor.ts";
 
 /** Options of `from_pretrained`. */
 export interface FromPretrainedOptions extends HubOptions {
@@ -38,15 +51,24 @@ export interface FromPretrainedOptions extends HubOptions {
    * with a scale a row (on the CPU). Default: what layers compute, float32.
    */
   kv_dtype?: KvDType | null;
+  /**
+   * Keeps the matrices of linear layers in 8 or 4 bits, which are made while they are loaded; embeddings, the head and
+   * norms keep their type. Default: as stored.
+   */
+  quantization?: Quantization;
   /** Where the model computes; default `"wasm"`. */
   device?: DeviceName;
 }
+
+/** Bits of quantised weights: `int8` has a scale for each row, `int4` one for 32 neighbours of a row. */
+export type Quantization = "int8" | "int4";
 
 const OPTIONS: readonly string[] = [
   "attn_implementation",
   "config",
   "dtype",
   "kv_dtype",
+  "quantization",
   "device",
   ...HUB_OPTIONS,
 ];
@@ -64,10 +86,11 @@ export async function fromPretrained(
       );
     }
   }
-  const { dtype = "auto", device: place = "wasm", signal } = options;
+  const { dtype = "auto", quantization, device: place = "wasm", signal } = options;
   if (dtype !== "auto" && !isFloat(dtype)) {
     throw new InvalidArgument(`Cannot load a model as ${dtype}: expected auto, float32, float16 or bfloat16`);
   }
+  checkQuantization(quantization);
   if (place !== "wasm" && place !== "webgpu") {
     throw new InvalidArgument(`Cannot load a model on "${String(place)}": expected wasm or webgpu`);
   }
@@ -82,24 +105,28 @@ export async function fromPretrained(
     );
   }
   const config = given?.clone() ?? await loadConfig(files, read);
-  const blueprint = {
-    ...blueprintOf(task, config, options.attn_implementation, files.describe()),
-    kv_dtype,
-  };
+  const found = blueprintOf(task, config, options.attn_implementation, files.describe());
+  const blueprint = { ...found, kv_dtype };
   const generation_config = await loadGenerationConfig(files, read);
+  const types = { dtype, quantization };
   await acquire(place);
+  if (place === "webgpu" && (quantization !== undefined || quantizedFormats(config) !== null)) {
+    requireQuantized(defaultDevice(place));
+  }
   // A device that fails takes the weights with it: then they are read again.
   const reopen = () => openWeights(files, {});
   using weights = await openWeights(files, {
     ...read,
     // A model that is too large is refused before it is downloaded.
-    ...(place === "wasm" ? { accept: (found) => void planMemory(found, dtype, settings.max_memory) } : {}),
+    ...(place === "wasm"
+      ? { accept: (all) => void planMemory(planOf(all, blueprint, types), settings.max_memory) }
+      : {}),
   });
   const device = place === "wasm" ? openEngine() : defaultDevice(place);
   try {
     const file = files.describe();
-    const load = { dtype, file, progress: meter.loading, signal };
-    const model = await buildOn(device, weights, blueprint, load, reopen);
+    const load = { file, progress: meter.loading, signal };
+    const model = await buildOn(device, weights, blueprint, types, load, reopen);
     if (generation_config !== null) model.generation_config = generation_config;
     return model;
   } catch (error) {
@@ -133,7 +160,7 @@ export function blueprintOf(
   what: string,
 ): Blueprint {
   const { architecture, build } = modelFor(task, config, what);
-  refuseQuantized(config);
+  quantizedFormats(config);
   const requested = attn_implementation ?? config._attn_implementation;
   applyImplementation(config, requested);
   const why = requested === null
@@ -142,15 +169,64 @@ export function blueprintOf(
   return { architecture, build, config, why };
 }
 
-/** @throws {InvalidArgument | ModelFileError} for a checkpoint whose weights stand for others, which nothing here unpacks */
-function refuseQuantized({ read, sub_configs }: PretrainedConfig): void {
-  if (read.has("quantization_config")) {
-    throw read.refuse(
-      "quantization_config",
-      "none, as the weights of quantised checkpoints cannot be read; use the checkpoint they were made from",
+/** @throws {InvalidArgument} for what is no name of a quantisation */
+export function checkQuantization(quantization: unknown): void {
+  if (quantization !== undefined && quantization !== "int8" && quantization !== "int4") {
+    throw new InvalidArgument(
+      `Cannot quantise a model as ${show(quantization)}: expected int8 or int4, or no quantization`,
     );
   }
-  for (const part of Object.values(sub_configs)) refuseQuantized(part);
+}
+
+/**
+ * What becomes of every weight of a checkpoint.
+ *
+ * @throws {InvalidArgument} for a quantization other than that of the file
+ * @throws {ModelFileError} for weights that do not fit the config
+ */
+export function planOf(weights: Weights, blueprint: Blueprint, types: WeightTypes): PlannedWeight[] {
+  const found = weightsIn(weights);
+  const formats = new Set(found.flatMap(({ stored }) => stored === null ? [] : [stored.format]));
+  const said = quantizedFormats(blueprint.config);
+  if (said === null && formats.size > 0) {
+    throw new ModelFileError(
+      `Cannot load quantised weights (${[...formats].join(", ")}): the config has no quantization_config`,
+    );
+  }
+  for (const format of said ?? []) {
+    const bits = format.slice(0, 4);
+    if (types.quantization !== undefined && types.quantization !== bits) {
+      throw new InvalidArgument(
+        `Cannot quantise the model as ${types.quantization}: its weights are stored as ${format}, ` +
+          "which is loaded without the option; quantise the checkpoint it was made from",
+      );
+    }
+  }
+  const quantises = types.quantization !== undefined && said === null;
+  if (!quantises && formats.size === 0) {
+    return planWeights(weights, { ...types, quantization: undefined }, NONE);
+  }
+  const { architecture, build, config, why } = blueprint;
+  const device = new DryDevice();
+  const empty = new Map(
+    found.map(({ name, shape }) => [name, { tensor: Tensor.empty(device, "float32", shape) }]),
+  );
+  const parameters = new Parameters(empty, prefixOf(architecture, empty));
+  const linear = linearWeights(build, { config, parameters, device, why });
+  return planWeights(weights, quantises ? types : { ...types, quantization: undefined }, linear);
+}
+
+const NONE: ReadonlySet<string> = new Set();
+
+/** Names of the matrices that only linear layers read: the model's own code says so, built of empty weights. */
+export function linearWeights(build: BuildModel, parts: ModelParts): Set<string> {
+  build(parts);
+  // A weight that was reordered when the model was built is another than that of the file.
+  return new Set(
+    [...parts.parameters]
+      .filter((p) => p.use === "linear" && p.restore === undefined && p.tensor.shape.length === 2)
+      .map(({ name }) => name),
+  );
 }
 
 /**
@@ -163,6 +239,7 @@ export async function buildOn(
   device: Device,
   weights: Weights,
   blueprint: Blueprint,
+  types: WeightTypes,
   load: LoadOptions,
   reopen?: () => Promise<Weights>,
 ): Promise<PreTrainedModel> {
@@ -170,29 +247,25 @@ export async function buildOn(
   const reload = reopen && (async (target: Device) => {
     using opened = await reopen();
     // Only its weights are taken, as the layers have made them ready.
-    return (await buildParts(target, opened, blueprint, again)).parameters;
+    return (await buildParts(target, opened, blueprint, types, again)).parameters;
   });
-  return (await buildParts(device, weights, blueprint, load, reload)).model;
+  return (await buildParts(device, weights, blueprint, types, load, reload)).model;
 }
 
 async function buildParts(
   device: Device,
   weights: Weights,
-  { architecture, build, config, why, kv_dtype = null }: Blueprint,
+  blueprint: Blueprint,
+  types: WeightTypes,
   load: LoadOptions,
   reload?: ModelParts["reload"],
 ): Promise<{ model: PreTrainedModel; parameters: Parameters }> {
-  const loaded = await loadParameters(weights, device, load);
+  const { architecture, build, config, why, kv_dtype = null } = blueprint;
+  const loaded = await loadParameters(weights, device, planOf(weights, blueprint, types), load);
   const parameters = new Parameters(loaded, prefixOf(architecture, loaded));
   try {
-    const model = build({
-      config,
-      parameters,
-      device,
-      why,
-      kv_dtype,
-      ...(reload === undefined ? {} : { reload }),
-    });
+    const parts = { config, parameters, device, why, kv_dtype };
+    const model = build(reload === undefined ? parts : { ...parts, reload });
     dropUnused(parameters, architecture, load.file);
     return { model, parameters };
   } catch (error) {

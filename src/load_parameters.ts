@@ -5,21 +5,32 @@
  */
 import { convertTo, type DType, HOST_BYTES, hostView, isFloat, present } from "./dtype.ts";
 import type { Device } from "./devices/device.ts";
+import { packedWords, type QuantizedMatrix } from "./devices/quantized.ts";
 import { OutOfMemory } from "./errors.ts";
 import type { LoadProgress } from "./hub/progress.ts";
-import type { LoadableTensor, Weights } from "./hub/safetensors.ts";
+import type { LoadableTensor, StoredTensor, Weights } from "./hub/safetensors.ts";
 import type { Weight } from "./layers/parameter.ts";
+import { emptyPacked, fillPacked } from "./quantize/steps.ts";
+import { fileTensors, scaleName, storedMatrix } from "./quantize/stored.ts";
+import { widened } from "./quantize/widen.ts";
+import { sizeOf } from "./shape.ts";
 import { Tensor } from "./tensor.ts";
 
 export type { LoadProgress } from "./hub/progress.ts";
 
 /** Options of {@linkcode loadParameters}. */
 export interface LoadOptions {
-  /** Converts matrices; `"auto"` keeps their stored type. */
-  readonly dtype: DType | "auto";
   readonly file: string;
   readonly progress: ((event: LoadProgress) => void) | undefined;
   readonly signal: AbortSignal | undefined;
+}
+
+/** How weights are kept in memory. */
+export interface WeightTypes {
+  /** Converts matrices; `"auto"` keeps their stored type. */
+  readonly dtype: DType | "auto";
+  /** Quantises the matrices of linear layers. */
+  readonly quantization: "int8" | "int4" | undefined;
 }
 
 /** Room for activations, scratch and the first part of a cache, beside the weights. */
@@ -31,11 +42,76 @@ export function memoryType(stored: DType, shape: readonly number[], dtype: DType
   return dtype === "auto" ? stored : dtype;
 }
 
-/** The tensors a model can be built from: floating point ones. */
-function wanted(weights: Weights): LoadableTensor[] {
-  return [...weights.tensors.values()].filter((t): t is LoadableTensor =>
-    t.dtype !== null && isFloat(t.dtype)
-  );
+/** What becomes of one weight of a checkpoint. */
+export interface PlannedWeight {
+  readonly name: string;
+  /** Shape of the matrix or vector. */
+  readonly shape: readonly number[];
+  /** Its tensor, and its scales where it is stored quantised. */
+  readonly values: LoadableTensor;
+  readonly scales: LoadableTensor | null;
+  /** Type in memory, where it is not quantised there. */
+  readonly dtype: DType;
+  /** Type of its values in a file that is written. */
+  readonly inFile: DType;
+  /** What it is in memory, where that is quantised. */
+  readonly quantized: QuantizedMatrix | null;
+  /** What it is in the file, where that is quantised. */
+  readonly stored: QuantizedMatrix | null;
+}
+
+/** A weight of a checkpoint before it is decided what becomes of it. */
+type FoundWeight = Pick<PlannedWeight, "name" | "shape" | "values" | "scales" | "stored">;
+
+/**
+ * The weights a model can be built from: floating point tensors, and quantised ones with their scales.
+ *
+ * @throws {ModelFileError} for quantised weights whose scales are missing or do not fit
+ */
+export function weightsIn({ tensors }: Pick<Weights, "tensors">): FoundWeight[] {
+  const found: FoundWeight[] = [];
+  const taken = new Set<string>();
+  const loadable = (t: StoredTensor): t is LoadableTensor => t.dtype !== null;
+  for (const t of tensors.values()) {
+    const scales = tensors.get(scaleName(t.name));
+    if (!loadable(t) || isFloat(t.dtype)) continue;
+    const stored = storedMatrix(t.name, t, scales);
+    if (stored === null || scales === undefined || !loadable(scales)) continue;
+    found.push({ name: t.name, shape: stored.shape, values: t, scales, stored });
+    taken.add(scales.name);
+  }
+  for (const t of tensors.values()) {
+    if (!loadable(t) || !isFloat(t.dtype) || taken.has(t.name)) continue;
+    found.push({ name: t.name, shape: t.shape, values: t, scales: null, stored: null });
+  }
+  return found;
+}
+
+/**
+ * Decides what becomes of every weight. `linear` are the names of those that only linear layers read, which alone can be
+ * quantised; other matrices that are stored quantised are widened, to float16 unless a type was asked for.
+ */
+export function planWeights(
+  weights: Pick<Weights, "tensors">,
+  { dtype, quantization }: WeightTypes,
+  linear: ReadonlySet<string>,
+): PlannedWeight[] {
+  return weightsIn(weights).map((found): PlannedWeight => {
+    const { name, shape, values, stored } = found;
+    if (stored !== null) {
+      if (linear.has(name)) return { ...found, dtype: values.dtype, inFile: values.dtype, quantized: stored };
+      const wide = dtype === "auto" ? "float16" : dtype;
+      return { ...found, dtype: wide, inFile: wide, quantized: null };
+    }
+    const [rows = 0, columns = 0] = shape;
+    if (quantization !== undefined && linear.has(name) && (quantization === "int8" || columns % 2 === 0)) {
+      const quantized = { format: quantization, shape: [rows, columns] as const };
+      const { dtype: inFile } = fileTensors(quantized).values;
+      return { ...found, dtype: inFile, inFile, quantized };
+    }
+    const inFile = dtype === "auto" ? values.dtype : dtype;
+    return { ...found, dtype: memoryType(values.dtype, shape, dtype), inFile, quantized: null };
+  });
 }
 
 /**
@@ -43,44 +119,38 @@ function wanted(weights: Weights): LoadableTensor[] {
  *
  * @throws {OutOfMemory} when they do not fit an engine of `maximum` bytes
  */
-export function planMemory(weights: Weights, dtype: DType | "auto", maximum: number): number {
-  const bytes = wanted(weights).reduce(
-    (n, t) => n + elements(t) * HOST_BYTES[memoryType(t.dtype, t.shape, dtype)],
-    0,
-  );
-  if (bytes + WORKSPACE > maximum) {
+export function planMemory(plan: readonly PlannedWeight[], maximum: number): number {
+  let [bytes, work] = [0, WORKSPACE];
+  for (const { shape, dtype, quantized, values, scales } of plan) {
+    bytes += quantized === null ? sizeOf(shape) * HOST_BYTES[dtype] : packedWords(quantized) * 4;
+    if (quantized !== null) work = Math.max(work, values.bytes + (scales?.bytes ?? 0));
+  }
+  if (bytes + work > maximum) {
     const mib = (n: number) => `${Math.ceil(n / 2 ** 20)} MiB`;
     throw new OutOfMemory(
-      `Cannot load the model: its weights take ${mib(bytes)} and work needs ${mib(WORKSPACE)} more, ` +
-        `but an engine has at most ${mib(maximum)}; use a smaller model or dtype`,
+      `Cannot load the model: its weights take ${mib(bytes)} and work needs ${mib(work)} more, ` +
+        `but an engine has at most ${mib(maximum)}; use a smaller model, a smaller dtype or quantization`,
     );
   }
   return bytes;
 }
 
-function elements(t: LoadableTensor): number {
-  return t.shape.reduce((a, b) => a * b, 1);
-}
-
-/** Streams all weights into `device`, chunk by chunk: the file is never in memory as a whole. */
+/** Streams all weights into `device`, chunk by chunk: of the file no more than one quantised tensor is ever in memory. */
 export async function loadParameters(
   weights: Weights,
   device: Device,
+  plan: readonly PlannedWeight[],
   options: LoadOptions,
 ): Promise<Map<string, Weight>> {
-  const { dtype, file, progress, signal } = options;
-  const list = wanted(weights);
-  const parameters = new Map<string, Required<Weight>>();
-  const total = list.reduce((n, t) => n + t.bytes, 0);
+  const { file, progress, signal } = options;
+  const parameters = new Map<string, Required<Omit<Weight, "quantized">> & Weight>();
+  const total = plan.reduce((n, { values, scales }) => n + values.bytes + (scales?.bytes ?? 0), 0);
   let loaded = 0;
-  try {
-    for (const t of list) {
-      const tensor = Tensor.empty(device, memoryType(t.dtype, t.shape, dtype), t.shape);
-      parameters.set(t.name, { tensor, stored: dtype === "auto" ? t.dtype : dtype });
-    }
+  /** Streams tensors of the file, by name, to where they belong. */
+  const fill = async (targets: ReadonlyMap<string, Tensor>) => {
     const sink = async (chunk: Uint8Array, byteOffset: number, t: LoadableTensor) => {
       signal?.throwIfAborted();
-      const target = parameters.get(t.name)!.tensor;
+      const target = targets.get(t.name)!;
       const at = byteOffset / HOST_BYTES[t.dtype] * device.elementBytes(target.dtype);
       device.write(target.storage.on(device), at, encode(chunk, t.dtype, target.dtype, device));
       // Keeps what waits in a recording device to one chunk.
@@ -88,7 +158,26 @@ export async function loadParameters(
       loaded += chunk.length;
       progress?.({ status: "progress", file, loaded, total });
     };
-    await weights.stream(list.map((t) => t.name), sink, signal === undefined ? {} : { signal });
+    await weights.stream([...targets.keys()], sink, signal === undefined ? {} : { signal });
+  };
+  try {
+    for (const { name, shape, dtype, inFile, quantized } of plan) {
+      const tensor = quantized === null ? Tensor.empty(device, dtype, shape) : emptyPacked(device, quantized);
+      parameters.set(name, { tensor, stored: inFile, ...(quantized === null ? {} : { quantized }) });
+    }
+    const whole = plan.filter(({ quantized, stored }) => quantized === null && stored === null);
+    await fill(new Map(whole.map(({ name }) => [name, parameters.get(name)!.tensor])));
+    const rest = plan.filter(({ quantized, stored }) => quantized !== null || stored !== null);
+    for (const { name, values, scales, quantized, stored } of rest) {
+      const { tensor } = parameters.get(name)!;
+      using from = Tensor.empty(device, values.dtype, values.shape);
+      using by = scales === null ? null : Tensor.empty(device, scales.dtype, scales.shape);
+      const staged = new Map([[name, from]]);
+      if (scales !== null) staged.set(scales.name, by!);
+      await fill(staged);
+      if (quantized !== null) await fillPacked(device, tensor, quantized, from, by);
+      else await widened(tensor, stored!, from, by!, device);
+    }
     progress?.({ status: "done", file, loaded: total, total });
     return parameters;
   } catch (error) {

@@ -9,7 +9,7 @@ import type { AttnImplementation, PretrainedConfig } from "../config.ts";
 import { DryDevice } from "../devices/dry.ts";
 import { settings } from "../devices/settings.ts";
 import type { DType } from "../dtype.ts";
-import { blueprintOf, buildOn } from "../from_pretrained.ts";
+import { blueprintOf, buildOn, type Quantization } from "../from_pretrained.ts";
 import type { Weights } from "../hub/safetensors.ts";
 import { type AttentionTrace, trace_attention } from "../inspect/trace.ts";
 import type { AttentionReportRow, PreTrainedModel } from "../models/pretrained.ts";
@@ -69,6 +69,7 @@ export interface DryRun {
 export interface DryRunOptions {
   readonly attn_implementation: AttnImplementation | undefined;
   readonly dtype: DType | "auto";
+  readonly quantization: Quantization | undefined;
   /** Tokens to plan for; default: what the model was trained for. */
   readonly context: number | undefined;
   readonly name: string;
@@ -86,10 +87,10 @@ export async function dryRun(
   options: DryRunOptions,
 ): Promise<DryRun> {
   const device = new DryDevice();
-  const { attn_implementation, dtype, name: file, signal } = options;
+  const { attn_implementation, dtype, quantization, name: file, signal } = options;
   const blueprint = blueprintOf(taskOf(config), config, attn_implementation, file);
-  const load = { dtype, file, progress: undefined, signal };
-  await using model = await buildOn(device, withoutData(weights), blueprint, load);
+  const load = { file, progress: undefined, signal };
+  await using model = await buildOn(device, withoutData(weights), blueprint, { dtype, quantization }, load);
   const weightBytes = device.bytes;
   const trained = longest(model);
   const context = options.context ?? trained;

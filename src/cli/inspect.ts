@@ -3,12 +3,13 @@
  *
  * @module
  */
-import { Command } from "npm:commander@14.0.3";
+import { Command, Option } from "npm:commander@14.0.3";
 import { AutoConfig } from "../auto_config.ts";
 import type { AttnImplementation } from "../config.ts";
 import { isRecord } from "../config_fields.ts";
 import type { DType } from "../dtype.ts";
 import { AttuneError } from "../errors.ts";
+import type { Quantization } from "../from_pretrained.ts";
 import { MAX_TOKENIZER_BYTES, type ModelFiles } from "../hub/files.ts";
 import type { Weights } from "../hub/safetensors.ts";
 import { openFiles } from "../hub/open.ts";
@@ -31,6 +32,7 @@ import {
 interface InspectFlags extends SourceOptions {
   readonly attn?: AttnImplementation;
   readonly dtype: DType | "auto";
+  readonly quantization?: Quantization;
   readonly context?: number;
   readonly import?: readonly string[];
   readonly json?: true;
@@ -45,6 +47,12 @@ export function inspectCommand(io: Io): Command {
       "-n, --context <n>",
       "tokens to plan memory for (default: all the model was trained for)",
       number({ min: 1, max: 2 ** 30, integer: true }),
+    )
+    .addOption(
+      new Option("--quantization <name>", "keep the matrices of linear layers in few bits").choices([
+        "int8",
+        "int4",
+      ]),
     )
     .option("--json", "print JSON")
     .addHelpText(
@@ -96,6 +104,7 @@ async function inspect(io: Io, name: string, options: InspectFlags): Promise<Ins
     run = await dryRun(config, weights, {
       attn_implementation: options.attn,
       dtype: options.dtype,
+      quantization: options.quantization,
       context: options.context,
       name: files.describe(),
       signal: io.signal,

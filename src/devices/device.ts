@@ -16,6 +16,7 @@
  * @module
  */
 import type { DType, HostArray } from "../dtype.ts";
+import type { QuantizedView } from "./quantized.ts";
 
 /** The device families a tensor can live on. */
 export type DeviceName = "wasm" | "webgpu";
@@ -141,6 +142,22 @@ export interface Kernels {
   matmul(a: View, b: View, out: View, transpose_b: boolean): void;
   /** `out = x · weightᵀ + bias`: x (M, I) float32, weight (O, I) of any float dtype, bias (O), out (M, O) contiguous. */
   linear(x: View, weight: View, bias: View | null, out: View): void;
+  /**
+   * `out = x · weightᵀ + bias` with a quantised weight: x (M, I) float32 is rounded to integers as well, 32 columns at a
+   * time, which lie in `room` (int32, `roomWords` long) meanwhile. bias (O), out (M, O) contiguous. Absent where a device
+   * has no such kernel: quantised models are refused there.
+   */
+  linear_quantized?(x: View, weight: QuantizedView, bias: View | null, out: View, room: View): void;
+  /**
+   * Makes a quantised weight of floats, or brings one from the form of files into that of memory, or back (see
+   * `quantized_weights.rs`). There where `linear_quantized` is.
+   */
+  weight_step?(
+    step: "quantize" | "pack" | "unpack",
+    weight: QuantizedView,
+    values: View,
+    scales: View | null,
+  ): void;
   /** Rows of `weight` (V, E) picked by `ids` (N) int32 → out (N, E) float32. Ids are checked by the caller. */
   embedding(ids: View, weight: View, out: View): void;
   /** `x · rsqrt(mean(x²) + eps) · (weight + unit_offset)` over rows: x (M, N), weight (N) or null → out (M, N). */

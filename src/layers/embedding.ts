@@ -5,7 +5,9 @@ import type { Parameter } from "./parameter.ts";
 
 /** Rows of a (V, E) weight. */
 export class Embedding {
-  constructor(readonly weight: Parameter) {}
+  constructor(readonly weight: Parameter) {
+    weight.use = "other";
+  }
 
   /** Integer ids of any shape → (…, E). */
   forward(input_ids: Tensor): Tensor {

@@ -4,14 +4,20 @@
  * @module
  */
 import type { Device } from "../devices/device.ts";
+import type { QuantizedMatrix } from "../devices/quantized.ts";
 import type { DType } from "../dtype.ts";
 import { ModelFileError } from "../errors.ts";
+import { requireQuantized } from "../ops/quantized.ts";
 import { Tensor } from "../tensor.ts";
 
 /** One weight. `tensor` changes when the model moves to another device. */
 export interface Parameter {
   readonly name: string;
   tensor: Tensor;
+  /** What a weight of few bits stands for; `tensor` then holds it packed, and only a {@linkcode Linear} layer reads it. */
+  readonly quantized?: QuantizedMatrix;
+  /** What reads the weight: only those of linear layers can be quantised. Set by the layer. */
+  use?: "linear" | "other";
   /** Type it has in a file; in memory vectors are wider. */
   readonly stored: DType;
   /** Undoes what was done to the weight when the model was built, for saving it; absent where nothing was. */
@@ -23,6 +29,12 @@ export interface Weight {
   readonly tensor: Tensor;
   /** Type it has in a file; default: that of the tensor. */
   readonly stored?: DType;
+  readonly quantized?: QuantizedMatrix;
+}
+
+/** Shape of the matrix or vector a weight is. */
+export function weightShape({ tensor, quantized }: Parameter): readonly number[] {
+  return quantized?.shape ?? tensor.shape;
 }
 
 /** Makes the weight `name` of a new model when a layer asks for it. */
@@ -45,8 +57,8 @@ export class Parameters {
     this.#prefix = prefix;
   }
 
-  #add(name: string, { tensor, stored = tensor.dtype }: Weight): Parameter {
-    const parameter = { name, tensor, stored };
+  #add(name: string, { tensor, stored = tensor.dtype, quantized }: Weight): Parameter {
+    const parameter = { name, tensor, stored, ...(quantized === undefined ? {} : { quantized }) };
     this.#all.set(name, parameter);
     return parameter;
   }
@@ -87,10 +99,10 @@ export class Parameters {
         `Cannot build the model: weight "${full}" [${shape}] is missing from the checkpoint`,
       );
     }
-    const { tensor } = found;
-    if (tensor.shape.length !== shape.length || shape.some((d, i) => tensor.shape[i] !== d)) {
+    const has = weightShape(found);
+    if (has.length !== shape.length || shape.some((d, i) => has[i] !== d)) {
       throw new ModelFileError(
-        `Cannot build the model: weight "${full}" has shape [${tensor.shape}], the config asks for [${shape}]`,
+        `Cannot build the model: weight "${full}" has shape [${has}], the config asks for [${shape}]`,
       );
     }
     this.#taken.add(full);
@@ -115,6 +127,7 @@ export class Parameters {
     const copies: [Parameter, Tensor][] = [];
     try {
       for (const parameter of this) {
+        if (parameter.quantized !== undefined) requireQuantized(device);
         const host = await parameter.tensor.raw();
         const there = Tensor.empty(device, parameter.tensor.dtype, parameter.tensor.shape);
         copies.push([parameter, there]);

@@ -168,6 +168,8 @@ export class LanguageHead {
     const weight = tied
       ? decoder.embed_tokens.weight
       : parameters.takeAbsolute(name, [decoder.vocab_size, decoder.hidden_size]);
+    // It keeps its type when a model is quantised: logits are compared with each other at a grain finer than 8 bits.
+    weight.use = "other";
     return new LanguageHead(weight, softcap);
   }
 

@@ -14,8 +14,9 @@ import { isRecord, show } from "../config_fields.ts";
 import { InvalidArgument } from "../errors.ts";
 import type { GenerateOptions } from "../generation/generate.ts";
 import { GenerationMixin } from "../generation/mixin.ts";
-import type { Parameters } from "../layers/parameter.ts";
+import { type Parameters, weightShape } from "../layers/parameter.ts";
 import { warnOnce } from "../notice.ts";
+import { sizeOf } from "../shape.ts";
 import { type Call, prepareCall, releaseCall } from "./call.ts";
 import { checkCache, disposeOutput, type ForwardInputs, type ForwardOutput } from "./inputs.ts";
 import { moverOf } from "./moved.ts";
@@ -130,7 +131,7 @@ export abstract class PreTrainedModel extends GenerationMixin implements AsyncDi
 
   /** Number of weights, counted once where tied. */
   get num_parameters(): number {
-    return [...this.#parameters].reduce((n, p) => n + p.tensor.size, 0);
+    return [...this.#parameters].reduce((n, p) => n + sizeOf(weightShape(p)), 0);
   }
 
   /** Bytes of device memory the model's engine uses now, and the most it ever used. */

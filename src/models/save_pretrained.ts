@@ -10,7 +10,10 @@ import { jsonText } from "../hub/json_text.ts";
 import { type StreamedTensor, streamSafetensors } from "../hub/safetensors_write.ts";
 import { INDEX, MAX_SHARDS, SINGLE } from "../hub/weights.ts";
 import { FolderWriter } from "../hub/write.ts";
-import type { Parameter, Parameters } from "../layers/parameter.ts";
+import { type Parameter, type Parameters, weightShape } from "../layers/parameter.ts";
+import { unpack } from "../quantize/steps.ts";
+import { fileTensors, quantizationConfig, scaleName } from "../quantize/stored.ts";
+import { sizeOf } from "../shape.ts";
 
 /** How saving reports where it is. */
 export interface SaveProgress {
@@ -67,7 +70,7 @@ export async function savePretrained(
     }
   }
   const { signal, progress_callback } = options;
-  const shards = split([...parameters], sizeOf(options.max_shard_size ?? "5GB"));
+  const shards = split([...parameters], bytesIn(options.max_shard_size ?? "5GB"));
   await using writer = await FolderWriter.open(folder, signal === undefined ? {} : { signal });
   const total = shards.flat().reduce((sum, p) => sum + bytesOf(p), 0);
   let loaded = 0;
@@ -75,22 +78,35 @@ export async function savePretrained(
   for (const { name, list } of files) {
     await writer.write(
       name,
-      streamSafetensors(list.map(streamed), { format: "pt" }, (bytes) => {
+      streamSafetensors(list.flatMap(streamed), { format: "pt" }, (bytes) => {
         loaded += bytes;
         progress_callback?.({ status: "progress", file: name, loaded, total });
       }),
     );
   }
   if (files.length > 1) await writer.write(INDEX, jsonText(indexOf(files, total)));
-  await writer.write("config.json", jsonText(configOf(config, class_name, files[0]!.list)));
+  await writer.write("config.json", jsonText(configOf(config, class_name, shards.flat())));
   if (generation_config !== null) await writer.write("generation_config.json", jsonText(generation_config));
   await writer.commit((name) => name === SINGLE || name === INDEX || SHARD.test(name));
   progress_callback?.({ status: "done", file: writer.folder, loaded, total });
 }
 
-function streamed({ name, tensor, stored, restore }: Parameter): StreamedTensor {
-  const open = () => restore === undefined ? tensor.view(tensor.shape, tensor.strides) : restore(tensor);
-  return { name, dtype: stored, shape: tensor.shape, open };
+/** The tensors of a file that hold a weight. */
+function streamed({ name, tensor, stored, restore, quantized }: Parameter): StreamedTensor[] {
+  if (quantized === undefined) {
+    const open = () => restore === undefined ? tensor.view(tensor.shape, tensor.strides) : restore(tensor);
+    return [{ name, dtype: stored, shape: tensor.shape, open }];
+  }
+  const form = fileTensors(quantized);
+  const open = (part: "values" | "scales") => {
+    const { values, scales } = unpack(tensor, quantized);
+    (part === "values" ? scales : values)[Symbol.dispose]();
+    return part === "values" ? values : scales;
+  };
+  return [
+    { name, ...form.values, open: () => open("values") },
+    { name: scaleName(name), ...form.scales, open: () => open("scales") },
+  ];
 }
 
 /** Names that weights of an earlier save may have. */
@@ -102,7 +118,7 @@ function fileName(i: number, count: number): string {
 }
 
 /** @throws {InvalidArgument} */
-function sizeOf(size: number | string): number {
+function bytesIn(size: number | string): number {
   const [, digits, unit = ""] = /^\s*([\d.]+)\s*([KMGT]B)\s*$/i.exec(String(size)) ?? [];
   const bytes = typeof size === "number" ? size : Math.floor(Number(digits) * UNITS[unit.toUpperCase()]!);
   if (Number.isFinite(bytes) && bytes >= 1) return bytes;
@@ -113,8 +129,8 @@ function sizeOf(size: number | string): number {
   );
 }
 
-function bytesOf({ tensor, stored }: Parameter): number {
-  return tensor.size * HOST_BYTES[stored];
+function bytesOf(parameter: Parameter): number {
+  return streamed(parameter).reduce((sum, { dtype, shape }) => sum + sizeOf(shape) * HOST_BYTES[dtype], 0);
 }
 
 /**
@@ -151,13 +167,23 @@ function indexOf(
   files: readonly { name: string; list: readonly Parameter[] }[],
   total_size: number,
 ): unknown {
-  const entries = files.flatMap(({ name, list }) => list.map((p) => [p.name, name] as const));
-  const total_parameters = files.flatMap(({ list }) => list).reduce((n, p) => n + p.tensor.size, 0);
+  const entries = files.flatMap(({ name, list }) =>
+    list.flatMap(streamed).map((t) => [t.name, name] as const)
+  );
+  const all = files.flatMap(({ list }) => list);
+  const total_parameters = all.reduce((n, p) => n + sizeOf(weightShape(p)), 0);
   return { metadata: { total_parameters, total_size }, weight_map: Object.fromEntries(entries) };
 }
 
-/** The fields of a config, with the class and the type of what is saved. */
-function configOf(config: PretrainedConfig, class_name: string, [first]: readonly Parameter[]): unknown {
-  const { torch_dtype: _, ...fields } = config.toJSON();
-  return { ...fields, architectures: [class_name], dtype: first!.stored };
+/** The fields of a config, with the class and the types of what is saved. */
+function configOf(config: PretrainedConfig, class_name: string, all: readonly Parameter[]): unknown {
+  const { torch_dtype: _, quantization_config: __, ...fields } = config.toJSON();
+  const formats = all.flatMap(({ quantized }) => quantized === undefined ? [] : [quantized.format]);
+  const { stored } = all.find(({ quantized }) => quantized === undefined) ?? all[0]!;
+  return {
+    ...fields,
+    architectures: [class_name],
+    dtype: stored,
+    ...(formats.length === 0 ? {} : { quantization_config: quantizationConfig(formats) }),
+  };
 }

@@ -42,6 +42,11 @@ const ONE_DEVICE_ONLY: Readonly<Record<string, string>> = {
   flash_merge: "joins the key ranges of a short query tile, which the GPU sums in different workgroups",
   rotary_table: "the GPU's table is computed on the CPU, since WGSL's cos and sin are too coarse",
   blocks: "hides scores of eager before their softmax; in Rust that is a step inside eager",
+  linear_quantized: "quantised models run on the CPU; on a GPU they are refused",
+  quantize_rows: "a step of linear_quantized",
+  quantize_weight: "makes the weights of linear_quantized",
+  pack_weight: "brings the weights of linear_quantized from files into memory",
+  unpack_weight: "brings the weights of linear_quantized from memory into files",
   patch: "GPU copies move whole words, and a tensor of halves may start in the middle of one",
 };
 

@@ -5,7 +5,7 @@
  */
 import type { BlocksView } from "../../src/devices/device.ts";
 import { type BlockMask, create_block_mask } from "../../src/masks/block_mask.ts";
-import { hostData, type Tensor } from "../../src/tensor.ts";
+import { hostData } from "../../src/tensor.ts";
 import { type Random, seeded } from "./random.ts";
 import type { Bench, Placed } from "./views.ts";
 

@@ -9,6 +9,7 @@ import { InvalidArgument } from "../../errors.ts";
 import type { BinaryOp, Kernels, UnaryOp, View } from "../device.ts";
 import { recordAttention } from "./attention.ts";
 import { linear, matmul } from "./products.ts";
+import { linearQuantized, weightStep } from "./quantized.ts";
 import { type Recorder, SCRATCH_BYTES } from "./command.ts";
 import {
   checkFloat,
@@ -259,6 +260,8 @@ export function wasmKernels(recorder: Recorder): Kernels {
     softmax: (x, out, lse) => softmax(recorder, x, out, lse),
     matmul: (a, b, out, transpose_b) => matmul(recorder, a, b, out, transpose_b),
     linear: (x, weight, bias, out) => linear(recorder, x, weight, bias, out),
+    linear_quantized: (x, weight, bias, out, room) => linearQuantized(recorder, x, weight, bias, out, room),
+    weight_step: (step, weight, values, scales) => weightStep(recorder, step, weight, values, scales),
     embedding: (ids, weight, out) => embedding(recorder, ids, weight, out),
     rms_norm: (x, weight, eps, unit, out) => norm(recorder, "rms_norm", x, weight, null, [eps, unit], out),
     layer_norm: (x, weight, bias, eps, out) => norm(recorder, "layer_norm", x, weight, bias, [eps, 0], out),
