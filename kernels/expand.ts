@@ -17,13 +17,19 @@ import { defaults, specialise } from "../src/devices/webgpu/template.ts";
 const FOLDER = new URL("./", import.meta.url);
 const MODULE = new URL("../src/devices/webgpu/shaders.ts", import.meta.url);
 
+/** A function whose body every variant replaces. */
+const REPLACED = /^(fn [^{]*\{).*(\} \/\/#(?:load4?|store|bits) .*)$/;
+
+/** One line as it is embedded: without comments, and without spaces where no directive reads them. */
+function shrinkLine(raw: string): string {
+  const line = raw.trim().replace(/^\/\/\| /, "").replace(/\s*\/\/(?!#).*$/, "").replace(REPLACED, "$1$2");
+  if (line.includes("//#") || /^(const|for) /.test(line)) return line;
+  return line.replace(/ ?([=*+\/,:;%&|<>{}]) ?/g, "$1");
+}
+
 /** One kernel's text as it is embedded. */
 export function shrink(source: string): string {
-  return source.split("\n").map((raw) => {
-    const line = raw.trim();
-    if (/^\/\/[#|]/.test(line)) return line.replace(/^(\/\/\| .*?)\s+\/\/ .*$/, "$1");
-    return line.replace(/\s*\/\/(?!#).*$/, "");
-  }).filter((line) => line !== "").join("\n");
+  return source.split("\n").map(shrinkLine).filter((line) => line !== "").join("\n");
 }
 
 /** Text of the whole module. */

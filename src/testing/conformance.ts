@@ -12,6 +12,7 @@ import type { DeviceName } from "../devices/device.ts";
 import { AttentionRefused, InvalidArgument } from "../errors.ts";
 import { randomGenerator } from "../random.ts";
 import { and_masks } from "../masks/algebra.ts";
+import { BlockMask } from "../masks/block_mask.ts";
 import {
   bidirectional_mask_function,
   causal_mask_function,
@@ -142,7 +143,7 @@ function formatted(
 function refuses(format: MaskFormatter, row: ConformanceCase, name: string, device: DeviceName): boolean {
   try {
     const mask = formatted(format, row, name, device);
-    if (mask instanceof Tensor) mask[Symbol.dispose]();
+    if (mask instanceof Tensor || mask instanceof BlockMask) mask[Symbol.dispose]();
     return false;
   } catch (error) {
     if (error instanceof AttentionRefused) return true;
@@ -170,7 +171,7 @@ async function checkRow(
   using owned = new DisposableStack();
   for (const t of [query, key, value, sinks]) if (t !== null) owned.use(t.tensor);
   const mask = formatted(format, row, name, device);
-  if (mask instanceof Tensor) owned.use(mask);
+  if (mask instanceof Tensor || mask instanceof BlockMask) owned.use(mask);
   const real = realKeys(row), visible = predicate(row);
   const expected = reference_attention({
     query,

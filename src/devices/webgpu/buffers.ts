@@ -1,8 +1,8 @@
 /**
  * Every call that makes, fills or copies GPU buffers.
  *
- * Some runtimes end the process, rather than report an error, on a write without bytes or a range outside of a
- * buffer, so ranges are checked here and the calls are made nowhere else.
+ * Some runtimes end the process on a write without bytes or outside of a buffer, so ranges are checked here and the
+ * calls are made nowhere else.
  *
  * @module
  */

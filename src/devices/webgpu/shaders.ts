@@ -6,164 +6,164 @@ export const SHADERS = {
 //#flags INTEGER=false
 const THREADS: u32 = 64u;
 alias Value = f32; //#alias IN
-struct Params {
-rows: u32,
-pitch: u32,
-n: u32,
-x_offset: u32,
-x_row: u32,
-x_col: u32,
-out_offset: u32,
-out_stride: u32,
+struct Params{
+rows:u32,
+pitch:u32,
+n:u32,
+x_offset:u32,
+x_row:u32,
+x_col:u32,
+out_offset:u32,
+out_stride:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(0) var<uniform>p:Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
-@group(0) @binding(2) var<storage, read_write> out: array<u32>;
-var<workgroup> best: array<u32, 64>;
-var<workgroup> place: array<u32, 64>;
-fn load_x(i: u32) -> Value { return x[i]; } //#load x IN
-fn rank_of(v: Value) -> u32 {
-let bits = bitcast<u32>(v);
+@group(0) @binding(2) var<storage,read_write>out:array<u32>;
+var<workgroup>best:array<u32,64>;
+var<workgroup>place:array<u32,64>;
+fn load_x(i: u32) -> Value {} //#load x IN
+fn rank_of(v:Value) ->u32{
+let bits=bitcast<u32>(v);
 //#if INTEGER
-//| return bits ^ 0x80000000u;
+return bits ^ 0x80000000u;
 //#else
-let magnitude = bits & 0x7fffffffu;
-if (magnitude > 0x7f800000u) { return 0xffffffffu; }
-if (magnitude == bits || magnitude == 0u) { return magnitude | 0x80000000u; }
+let magnitude=bits&0x7fffffffu;
+if (magnitude>0x7f800000u){return 0xffffffffu;}
+if (magnitude==bits||magnitude==0u){return magnitude|0x80000000u;}
 return ~bits;
 //#endif
 }
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-let row = wg.y * p.pitch + wg.x;
-if (row >= p.rows) { return; }
-let xi = p.x_offset + row * p.x_row;
-var at = select(0u, t, t < p.n);
-var top = rank_of(load_x(xi + at * p.x_col));
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let row=wg.y*p.pitch+wg.x;
+if (row>=p.rows){return;}
+let xi=p.x_offset+row*p.x_row;
+var at=select(0u,t,t<p.n);
+var top=rank_of(load_x(xi+at*p.x_col));
 for (var j = t + THREADS; j < p.n; j += THREADS) {
-let v = rank_of(load_x(xi + j * p.x_col));
-if (v > top) {
-top = v;
-at = j;
+let v=rank_of(load_x(xi+j*p.x_col));
+if (v>top){
+top=v;
+at=j;
 }
 }
-best[t] = top;
-place[t] = at;
+best[t]=top;
+place[t]=at;
 for (var width = THREADS / 2u; width > 0u; width /= 2u) {
 workgroupBarrier();
-if (t < width) {
-let other = best[t + width];
-if (other > best[t] || (other == best[t] && place[t + width] < place[t])) {
-best[t] = other;
-place[t] = place[t + width];
+if (t<width){
+let other=best[t+width];
+if (other>best[t]||(other==best[t]&&place[t+width]<place[t])){
+best[t]=other;
+place[t]=place[t+width];
 }
 }
 }
-if (t == 0u) { out[p.out_offset + row * p.out_stride] = place[0]; }
+if (t==0u){out[p.out_offset+row*p.out_stride]=place[0];}
 }
 `,
   binary: `
 //#flags OP=add
 const RANK: u32 = 1u; //#constant
 alias Value = f32; //#alias OUT
-struct Params {
-shape: array<vec4<u32>, 2>,
-a_strides: array<vec4<u32>, 2>,
-b_strides: array<vec4<u32>, 2>,
-out_strides: array<vec4<u32>, 2>,
-count: u32,
-pitch: u32,
-a_offset: u32,
-b_offset: u32,
-out_offset: u32,
+struct Params{
+shape:array<vec4<u32>,2>,
+a_strides:array<vec4<u32>,2>,
+b_strides:array<vec4<u32>,2>,
+out_strides:array<vec4<u32>,2>,
+count:u32,
+pitch:u32,
+a_offset:u32,
+b_offset:u32,
+out_offset:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(0) var<uniform>p:Params;
 @group(0) @binding(1) var<storage, read> a: array<f32>; //#storage A
 @group(0) @binding(2) var<storage, read> b: array<f32>; //#storage B
 @group(0) @binding(3) var<storage, read_write> out: array<f32>; //#storage OUT
-fn load_a(i: u32) -> Value { return a[i]; } //#load a A
-fn load_b(i: u32) -> Value { return b[i]; } //#load b B
-fn f(l: Value, r: Value) -> Value {
+fn load_a(i: u32) -> Value {} //#load a A
+fn load_b(i: u32) -> Value {} //#load b B
+fn f(l:Value,r:Value) ->Value{
 //#if OP == add
-return l + r;
+return l+r;
 //#elif OP == sub
-//| return l - r;
+return l - r;
 //#elif OP == mul
-//| return l * r;
+return l*r;
 //#elif OP == div
-//| return l / r;
+return l/r;
 //#elif OP == maximum
-//| return max(l, r);
+return max(l,r);
 //#elif OP == silu_mul
-//| return l / (1.0 + exp(-l)) * r;
+return l/(1.0+exp(-l))*r;
 //#endif
 }
 @compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-var rest = id.y * p.pitch + id.x;
-if (rest >= p.count) { return; }
-var ai = p.a_offset;
-var bi = p.b_offset;
-var oi = p.out_offset;
+fn main(@builtin(global_invocation_id) id:vec3<u32>){
+var rest=id.y*p.pitch+id.x;
+if (rest>=p.count){return;}
+var ai=p.a_offset;
+var bi=p.b_offset;
+var oi=p.out_offset;
 //#unroll
 for (var d = 0u; d < RANK; d++) {
-let at = rest % p.shape[d / 4u][d % 4u];
-rest /= p.shape[d / 4u][d % 4u];
-ai += at * p.a_strides[d / 4u][d % 4u];
-bi += at * p.b_strides[d / 4u][d % 4u];
-oi += at * p.out_strides[d / 4u][d % 4u];
+let at=rest%p.shape[d/4u][d%4u];
+rest/=p.shape[d/4u][d%4u];
+ai+=at*p.a_strides[d/4u][d%4u];
+bi+=at*p.b_strides[d/4u][d%4u];
+oi+=at*p.out_strides[d/4u][d%4u];
 }
-out[oi] = f(load_a(ai), load_b(bi));
+out[oi]=f(load_a(ai),load_b(bi));
 }
 `,
   blocks: `
 const THREADS: u32 = 64u;
 const LOWEST: f32 = -3.4028234e38;
-struct Params {
-rows: u32,
-pitch: u32,
-heads: u32,
-q: u32,
-k: u32,
-weights_offset: u32,
-block_q: u32,
-block_k: u32,
-lists_offset: u32,
-list_b: u32,
-list_h: u32,
-list_q: u32,
-entries_offset: u32,
-bits_offset: u32,
-bits_block: u32,
-bits_q: u32,
+struct Params{
+rows:u32,
+pitch:u32,
+heads:u32,
+q:u32,
+k:u32,
+weights_offset:u32,
+block_q:u32,
+block_k:u32,
+lists_offset:u32,
+list_b:u32,
+list_h:u32,
+list_q:u32,
+entries_offset:u32,
+bits_offset:u32,
+bits_block:u32,
+bits_q:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> weights: array<f32>;
-@group(0) @binding(2) var<storage, read> lists: array<u32>;
-@group(0) @binding(3) var<storage, read> bits: array<u32>;
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage,read_write>weights:array<f32>;
+@group(0) @binding(2) var<storage,read>lists:array<u32>;
+@group(0) @binding(3) var<storage,read>bits:array<u32>;
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-let row = wg.y * p.pitch + wg.x;
-if (row >= p.rows) { return; }
-let i = row % p.q;
-let h = row / p.q % p.heads;
-let b = row / p.q / p.heads;
-let at = p.weights_offset + row * p.k;
-let list = p.lists_offset + b * p.list_b + h * p.list_h + i / p.block_q * p.list_q;
-let bits_row = p.bits_offset + i % p.block_q * p.bits_q;
-var done = 0u;
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let row=wg.y*p.pitch+wg.x;
+if (row>=p.rows){return;}
+let i=row%p.q;
+let h=row/p.q%p.heads;
+let b=row/p.q/p.heads;
+let at=p.weights_offset+row*p.k;
+let list=p.lists_offset+b*p.list_b+h*p.list_h+i/p.block_q*p.list_q;
+let bits_row=p.bits_offset+i%p.block_q*p.bits_q;
+var done=0u;
 for (var e = lists[list]; e < lists[list + 1u]; e++) {
-let first = lists[p.entries_offset + 2u * e] * p.block_k;
-let own = lists[p.entries_offset + 2u * e + 1u];
-let end = min(first + p.block_k, p.k);
+let first=lists[p.entries_offset+2u*e]*p.block_k;
+let own=lists[p.entries_offset+2u*e+1u];
+let end=min(first+p.block_k,p.k);
 for (var j = done + t; j < first; j += THREADS) { weights[at + j] = LOWEST; }
-if (own != 0xffffffffu) {
+if (own !=0xffffffffu){
 for (var j = t; j < end - first; j += THREADS) {
-let seen = (bits[bits_row + own * p.bits_block + j / 8u] >> (j % 8u)) & 1u;
-if (seen == 0u) { weights[at + first + j] = LOWEST; }
+let seen=(bits[bits_row+own*p.bits_block+j/8u]>>(j%8u))&1u;
+if (seen==0u){weights[at+first+j]=LOWEST;}
 }
 }
-done = end;
+done=end;
 }
 for (var j = done + t; j < p.k; j += THREADS) { weights[at + j] = LOWEST; }
 }
@@ -172,162 +172,162 @@ for (var j = done + t; j < p.k; j += THREADS) { weights[at + j] = LOWEST; }
 //#flags BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true
 const THREADS: u32 = 64u;
 const LOWEST: f32 = -3.4028234e38;
-struct Params {
-rows: u32,
-pitch: u32,
-heads: u32,
-q: u32,
-k: u32,
-weights_offset: u32,
-lse_offset: u32,
-padding_offset: u32,
-padding_b: u32,
-padding_k: u32,
-mask_offset: u32,
-mask_b: u32,
-mask_h: u32,
-mask_q: u32,
-mask_k: u32,
-sinks_offset: u32,
-sinks_stride: u32,
-query_offset: i32,
-window_left: i32,
-window_right: i32,
-scaling: f32,
-softcap: f32,
+struct Params{
+rows:u32,
+pitch:u32,
+heads:u32,
+q:u32,
+k:u32,
+weights_offset:u32,
+lse_offset:u32,
+padding_offset:u32,
+padding_b:u32,
+padding_k:u32,
+mask_offset:u32,
+mask_b:u32,
+mask_h:u32,
+mask_q:u32,
+mask_k:u32,
+sinks_offset:u32,
+sinks_stride:u32,
+query_offset:i32,
+window_left:i32,
+window_right:i32,
+scaling:f32,
+softcap:f32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage,read_write>weights:array<f32>;
 //#if LSE
-@group(0) @binding(2) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(2) var<storage,read_write>lse:array<u32>;
 //#endif
 //#if PADDING
-@group(0) @binding(3) var<storage, read> padding: array<u32>;
+@group(0) @binding(3) var<storage,read>padding:array<u32>;
 //#endif
 //#if MASK != none
-@group(0) @binding(4) var<storage, read> mask: array<u32>;
+@group(0) @binding(4) var<storage,read>mask:array<u32>;
 //#endif
 //#if SINKS
-@group(0) @binding(5) var<storage, read> sinks: array<f32>;
+@group(0) @binding(5) var<storage,read>sinks:array<f32>;
 //#endif
-var<workgroup> part: array<f32, 64>;
+var<workgroup>part:array<f32,64>;
 //#if SOFTCAP
-fn tanh_of(v: f32) -> f32 {
-let a = min(abs(v), 15.0);
-let s = v * v;
-let e = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
-let series = v + v * s * (-0.33333333 + s * (0.13333333 + s * (-0.053968254 + s * 0.021869489)));
-return select(select(-e, e, v >= 0.0), series, a < 0.25);
+fn tanh_of(v:f32) ->f32{
+let a=min(abs(v),15.0);
+let s=v*v;
+let e=1.0 - 2.0/(exp(2.0*a)+1.0);
+let series=v+v*s*(-0.33333333+s*(0.13333333+s*(-0.053968254+s*0.021869489)));
+return select(select(-e,e,v>=0.0),series,a<0.25);
 }
 //#endif
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-let row = wg.y * p.pitch + wg.x;
-if (row >= p.rows) { return; }
-let i = row % p.q;
-let h = row / p.q % p.heads;
-let b = row / p.q / p.heads;
-let at = p.weights_offset + row * p.k;
-let position = i32(i) + p.query_offset;
-var alive = true;
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let row=wg.y*p.pitch+wg.x;
+if (row>=p.rows){return;}
+let i=row%p.q;
+let h=row/p.q%p.heads;
+let b=row/p.q/p.heads;
+let at=p.weights_offset+row*p.k;
+let position=i32(i)+p.query_offset;
+var alive=true;
 //#if ZERO_QUERIES
-if (position >= 0 && position < i32(p.k)) {
-alive = padding[p.padding_offset + b * p.padding_b + u32(position) * p.padding_k] != 0u;
+if (position>=0&&position<i32(p.k)){
+alive=padding[p.padding_offset+b*p.padding_b+u32(position)*p.padding_k] !=0u;
 }
 //#endif
-var m = LOWEST;
+var m=LOWEST;
 for (var j = t; j < p.k; j += THREADS) {
-var s = weights[at + j] * p.scaling;
-var seen = alive;
+var s=weights[at+j]*p.scaling;
+var seen=alive;
 //#if BLOCKS
-seen = seen && weights[at + j] > LOWEST;
+seen=seen&&weights[at+j]>LOWEST;
 //#endif
 //#if SOFTCAP
-s = p.softcap * tanh_of(s / p.softcap);
+s=p.softcap*tanh_of(s/p.softcap);
 //#endif
 //#if CAUSAL
-seen = seen && i32(j) <= position;
+seen=seen&&i32(j)<=position;
 //#endif
 //#if LEFT
-seen = seen && i32(j) >= position - p.window_left;
+seen=seen&&i32(j)>=position - p.window_left;
 //#endif
 //#if RIGHT
-seen = seen && i32(j) <= position + p.window_right;
+seen=seen&&i32(j)<=position+p.window_right;
 //#endif
 //#if PADDING
-seen = seen && padding[p.padding_offset + b * p.padding_b + j * p.padding_k] != 0u;
+seen=seen&&padding[p.padding_offset+b*p.padding_b+j*p.padding_k] !=0u;
 //#endif
 //#if MASK == bool
-//| seen = seen && mask[p.mask_offset + b * p.mask_b + h * p.mask_h + i * p.mask_q + j * p.mask_k] != 0u;
+seen=seen&&mask[p.mask_offset+b*p.mask_b+h*p.mask_h+i*p.mask_q+j*p.mask_k] !=0u;
 //#elif MASK == additive
-let bias = mask[p.mask_offset + b * p.mask_b + h * p.mask_h + i * p.mask_q + j * p.mask_k];
-seen = seen && bias < 0xfeffffffu;
-s += bitcast<f32>(select(0u, bias, seen));
+let bias=mask[p.mask_offset+b*p.mask_b+h*p.mask_h+i*p.mask_q+j*p.mask_k];
+seen=seen&&bias<0xfeffffffu;
+s+=bitcast<f32>(select(0u,bias,seen));
 //#endif
-s = select(LOWEST, s, seen);
-weights[at + j] = s;
-m = max(m, s);
+s=select(LOWEST,s,seen);
+weights[at+j]=s;
+m=max(m,s);
 }
-part[t] = m;
+part[t]=m;
 for (var width = THREADS / 2u; width > 0u; width /= 2u) {
 workgroupBarrier();
-if (t < width) { part[t] = max(part[t], part[t + width]); }
+if (t<width){part[t]=max(part[t],part[t+width]);}
 }
 workgroupBarrier();
-m = part[0];
+m=part[0];
 //#if SINKS
-let sink = sinks[p.sinks_offset + h * p.sinks_stride];
-m = max(m, sink);
+let sink=sinks[p.sinks_offset+h*p.sinks_stride];
+m=max(m,sink);
 //#endif
 workgroupBarrier();
-var sum = 0.0;
+var sum=0.0;
 for (var j = t; j < p.k; j += THREADS) {
-let s = weights[at + j];
-let w = select(exp(s - m), 0.0, s <= LOWEST);
-weights[at + j] = w;
-sum += w;
+let s=weights[at+j];
+let w=select(exp(s - m),0.0,s<=LOWEST);
+weights[at+j]=w;
+sum+=w;
 }
-part[t] = sum;
+part[t]=sum;
 for (var width = THREADS / 2u; width > 0u; width /= 2u) {
 workgroupBarrier();
-if (t < width) { part[t] += part[t + width]; }
+if (t<width){part[t]+=part[t+width];}
 }
 workgroupBarrier();
-sum = part[0];
+sum=part[0];
 //#if SINKS
-sum += exp(sink - m);
+sum+=exp(sink - m);
 //#endif
-let some = sum > 0.0;
-let scale = select(0.0, 1.0 / max(sum, 1.0e-30), some);
+let some=sum>0.0;
+let scale=select(0.0,1.0/max(sum,1.0e-30),some);
 for (var j = t; j < p.k; j += THREADS) { weights[at + j] *= scale; }
 //#if LSE
-if (t == 0u) { lse[p.lse_offset + row] = select(0xff800000u, bitcast<u32>(m + log(max(sum, 1.0e-30))), some); }
+if (t==0u){lse[p.lse_offset+row]=select(0xff800000u,bitcast<u32>(m+log(max(sum,1.0e-30))),some);}
 //#endif
 }
 `,
   embedding: `
-struct Params {
-count: u32,
-pitch: u32,
-e: u32,
-ids_offset: u32,
-ids_stride: u32,
-weight_offset: u32,
-weight_row: u32,
-weight_col: u32,
-out_offset: u32,
+struct Params{
+count:u32,
+pitch:u32,
+e:u32,
+ids_offset:u32,
+ids_stride:u32,
+weight_offset:u32,
+weight_row:u32,
+weight_col:u32,
+out_offset:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> ids: array<u32>;
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage,read>ids:array<u32>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>; //#storage WEIGHT
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
-fn load_weight(i: u32) -> f32 { return weight[i]; } //#load weight WEIGHT
+@group(0) @binding(3) var<storage,read_write>out:array<f32>;
+fn load_weight(i: u32) -> f32 {} //#load weight WEIGHT
 @compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-let i = id.y * p.pitch + id.x;
-if (i >= p.count) { return; }
-let row = ids[p.ids_offset + i / p.e * p.ids_stride];
-out[p.out_offset + i] = load_weight(p.weight_offset + row * p.weight_row + i % p.e * p.weight_col);
+fn main(@builtin(global_invocation_id) id:vec3<u32>){
+let i=id.y*p.pitch+id.x;
+if (i>=p.count){return;}
+let row=ids[p.ids_offset+i/p.e*p.ids_stride];
+out[p.out_offset+i]=load_weight(p.weight_offset+row*p.weight_row+i%p.e*p.weight_col);
 }
 `,
   flash: `
@@ -355,258 +355,258 @@ const K_TURNS: u32 = (BK * DC + THREADS - 1u) / THREADS;
 const V_TURNS: u32 = (VC * DV4 + THREADS - 1u) / THREADS;
 const NONE: u32 = 0x7fffffffu;
 const LOWEST: f32 = -3.4028234e38;
-struct Params {
-q: u32,
-k: u32,
-heads: u32,
-groups: u32,
-pack: u32,
-q_offset: u32,
-q_b: u32,
-q_h: u32,
-q_n: u32,
-k_offset: u32,
-k_b: u32,
-k_h: u32,
-k_n: u32,
-v_offset: u32,
-v_b: u32,
-v_h: u32,
-v_n: u32,
-out_offset: u32,
-lse_offset: u32,
-padding_offset: u32,
-padding_b: u32,
-padding_k: u32,
-mask_offset: u32,
-mask_b: u32,
-mask_h: u32,
-mask_q: u32,
-mask_k: u32,
-sinks_offset: u32,
-sinks_stride: u32,
-query_offset: i32,
-window_left: i32,
-window_right: i32,
-scaling: f32,
-softcap: f32,
-splits: u32,
-split_keys: u32,
-block_q: u32,
-block_k: u32,
-lists_offset: u32,
-list_b: u32,
-list_h: u32,
-list_q: u32,
-entries_offset: u32,
-bits_offset: u32,
-bits_block: u32,
-bits_q: u32,
+struct Params{
+q:u32,
+k:u32,
+heads:u32,
+groups:u32,
+pack:u32,
+q_offset:u32,
+q_b:u32,
+q_h:u32,
+q_n:u32,
+k_offset:u32,
+k_b:u32,
+k_h:u32,
+k_n:u32,
+v_offset:u32,
+v_b:u32,
+v_h:u32,
+v_n:u32,
+out_offset:u32,
+lse_offset:u32,
+padding_offset:u32,
+padding_b:u32,
+padding_k:u32,
+mask_offset:u32,
+mask_b:u32,
+mask_h:u32,
+mask_q:u32,
+mask_k:u32,
+sinks_offset:u32,
+sinks_stride:u32,
+query_offset:i32,
+window_left:i32,
+window_right:i32,
+scaling:f32,
+softcap:f32,
+splits:u32,
+split_keys:u32,
+block_q:u32,
+block_k:u32,
+lists_offset:u32,
+list_b:u32,
+list_h:u32,
+list_q:u32,
+entries_offset:u32,
+bits_offset:u32,
+bits_block:u32,
+bits_q:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(0) var<uniform>p:Params;
 @group(0) @binding(1) var<storage, read> query: array<f32>; //#storage QUERY
 @group(0) @binding(2) var<storage, read> key: array<f32>; //#storage KEY
 @group(0) @binding(3) var<storage, read> value: array<f32>; //#storage VALUE
 //#if SPLIT
-//| @group(0) @binding(4) var<storage, read_write> parts: array<vec4<f32>>;
+@group(0) @binding(4) var<storage,read_write>parts:array<vec4<f32>>;
 //#elif OUT4
-//| @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(4) var<storage,read_write>out:array<vec4<f32>>;
 //#else
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage,read_write>out:array<f32>;
 //#endif
 //#if LSE
-@group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(5) var<storage,read_write>lse:array<u32>;
 //#endif
 //#if PADDING
-@group(0) @binding(6) var<storage, read> padding: array<u32>;
+@group(0) @binding(6) var<storage,read>padding:array<u32>;
 //#endif
 //#if MASK != none
-@group(0) @binding(7) var<storage, read> mask: array<u32>;
+@group(0) @binding(7) var<storage,read>mask:array<u32>;
 //#endif
 //#if SINKS
-@group(0) @binding(8) var<storage, read> sinks: array<f32>;
+@group(0) @binding(8) var<storage,read>sinks:array<f32>;
 //#endif
 //#if BLOCKS
-@group(0) @binding(9) var<storage, read> lists: array<u32>;
-@group(0) @binding(10) var<storage, read> bits: array<u32>;
-var<workgroup> shown: array<u32, BQ>;
-var<workgroup> any_shown: atomic<u32>;
-var<workgroup> soonest: atomic<u32>;
-var<workgroup> next_tile: u32;
+@group(0) @binding(9) var<storage,read>lists:array<u32>;
+@group(0) @binding(10) var<storage,read>bits:array<u32>;
+var<workgroup>shown:array<u32,BQ>;
+var<workgroup>any_shown:atomic<u32>;
+var<workgroup>soonest:atomic<u32>;
+var<workgroup>next_tile:u32;
 //#endif
-var<workgroup> stage: array<vec4<f32>, STAGE>;
-var<workgroup> joint: array<vec4<f32>, THREADS>;
-fn query4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(query[i], select(0.0, query[i + 1u], n > 1u), select(0.0, query[i + 2u], n > 2u), select(0.0, query[i + 3u], n > 3u)); } //#load4 query QUERY
-fn key4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(key[i], select(0.0, key[i + 1u], n > 1u), select(0.0, key[i + 2u], n > 2u), select(0.0, key[i + 3u], n > 3u)); } //#load4 key KEY
-fn value4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(value[i], select(0.0, value[i + 1u], n > 1u), select(0.0, value[i + 2u], n > 2u), select(0.0, value[i + 3u], n > 3u)); } //#load4 value VALUE
+var<workgroup>stage:array<vec4<f32>,STAGE>;
+var<workgroup>joint:array<vec4<f32>,THREADS>;
+fn query4(i: u32, n: u32) -> vec4<f32> {} //#load4 query QUERY
+fn key4(i: u32, n: u32) -> vec4<f32> {} //#load4 key KEY
+fn value4(i: u32, n: u32) -> vec4<f32> {} //#load4 value VALUE
 //#if SOFTCAP
-fn tanh_of(v: vec4<f32>) -> vec4<f32> {
-let a = min(abs(v), vec4<f32>(15.0));
-let s = v * v;
-let e = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
-let series = v + v * s * (-0.33333333 + s * (0.13333333 + s * (-0.053968254 + s * 0.021869489)));
-return select(select(-e, e, v >= vec4<f32>(0.0)), series, a < vec4<f32>(0.25));
+fn tanh_of(v:vec4<f32>) ->vec4<f32>{
+let a=min(abs(v),vec4<f32>(15.0));
+let s=v*v;
+let e=1.0 - 2.0/(exp(2.0*a)+1.0);
+let series=v+v*s*(-0.33333333+s*(0.13333333+s*(-0.053968254+s*0.021869489)));
+return select(select(-e,e,v>=vec4<f32>(0.0)),series,a<vec4<f32>(0.25));
 }
 //#endif
-fn rolled(n: u32) -> u32 { return min(n, n * p.heads); }
+fn rolled(n:u32) ->u32{return min(n,n*p.heads);}
 //#if BLOCKS
-fn low(n: u32) -> u32 { return select((1u << n) - 1u, 0xffffffffu, n >= 32u); }
-fn shown_by(first: u32, end: u32, bits_row: u32, j0: u32) -> u32 {
-var word = 0u;
+fn low(n:u32) ->u32{return select((1u<<n) - 1u,0xffffffffu,n>=32u);}
+fn shown_by(first:u32,end:u32,bits_row:u32,j0:u32) ->u32{
+var word=0u;
 for (var e = first; e < end; e += 2u) {
-let block = lists[e] * p.block_k;
-if (block >= j0 + BK) { break; }
-let first_key = max(block, j0);
-let to = min(block + p.block_k, j0 + BK);
-let own = lists[e + 1u];
-var seen = 0xffffffffu;
-if (own != 0xffffffffu) {
-seen = 0u;
+let block=lists[e]*p.block_k;
+if (block>=j0+BK){break;}
+let first_key=max(block,j0);
+let to=min(block+p.block_k,j0+BK);
+let own=lists[e+1u];
+var seen=0xffffffffu;
+if (own !=0xffffffffu){
+seen=0u;
 for (var i = (first_key - block) / 8u; i <= (to - 1u - block) / 8u; i++) {
-let v = bits[bits_row + own * p.bits_block + i] & 0xffu;
-let key0 = block + i * 8u;
-if (key0 >= j0) { seen |= v << (key0 - j0); } else { seen |= v >> (j0 - key0); }
+let v=bits[bits_row+own*p.bits_block+i]&0xffu;
+let key0=block+i*8u;
+if (key0>=j0){seen|=v<<(key0 - j0);}else{seen|=v>>(j0 - key0);}
 }
 }
-word |= seen & low(to - j0) & ~low(first_key - j0);
+word|=seen&low(to - j0)&~low(first_key - j0);
 }
 return word;
 }
-fn tile_of(entry: u32, end: u32, least: u32) -> u32 {
-if (entry >= end) { return NONE; }
-return max(lists[entry] * p.block_k, least) / BK * BK;
+fn tile_of(entry:u32,end:u32,least:u32) ->u32{
+if (entry>=end){return NONE;}
+return max(lists[entry]*p.block_k,least)/BK*BK;
 }
 //#endif
-fn pick(i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
-return select(select(a, b, i == 1u), select(c, d, i == 3u), i >= 2u);
+fn pick(i:u32,a:vec4<f32>,b:vec4<f32>,c:vec4<f32>,d:vec4<f32>) ->vec4<f32>{
+return select(select(a,b,i==1u),select(c,d,i==3u),i>=2u);
 }
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-let ty = t / 8u;
-let tx = t % 8u;
-let b = wg.z;
-let head0 = wg.y * p.pack;
-let kv_head = head0 / p.groups;
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let ty=t/8u;
+let tx=t%8u;
+let b=wg.z;
+let head0=wg.y*p.pack;
+let kv_head=head0/p.groups;
 //#if SPLIT
-//| let split = wg.x % p.splits;
-//| let row0 = wg.x / p.splits * BQ;
+let split=wg.x%p.splits;
+let row0=wg.x/p.splits*BQ;
 //#else
-let row0 = wg.x * BQ;
+let row0=wg.x*BQ;
 //#endif
-let rows = p.q * p.pack;
-let k_base = p.k_offset + b * p.k_b + kv_head * p.k_h;
-let v_base = p.v_offset + b * p.v_b + kv_head * p.v_h;
-var low = i32(row0);
-var high = i32(min(row0 + BQ, rows)) - 1;
-if (p.pack > 1u) {
-low = 0;
-high = i32(p.q) - 1;
+let rows=p.q*p.pack;
+let k_base=p.k_offset+b*p.k_b+kv_head*p.k_h;
+let v_base=p.v_offset+b*p.v_b+kv_head*p.v_h;
+var low=i32(row0);
+var high=i32(min(row0+BQ,rows)) - 1;
+if (p.pack>1u){
+low=0;
+high=i32(p.q) - 1;
 }
-var begin = 0;
-var end = i32(p.k);
+var begin=0;
+var end=i32(p.k);
 //#if CAUSAL
-end = min(end, high + p.query_offset + 1);
+end=min(end,high+p.query_offset+1);
 //#endif
 //#if LEFT
-begin = max(0, low + p.query_offset - p.window_left) / i32(BK) * i32(BK);
+begin=max(0,low+p.query_offset - p.window_left)/i32(BK)*i32(BK);
 //#endif
 //#if RIGHT
-end = min(end, high + p.query_offset + p.window_right + 1);
+end=min(end,high+p.query_offset+p.window_right+1);
 //#endif
 //#if SPLIT
-//| begin = max(begin, i32(split * p.split_keys));
-//| end = min(end, i32((split + 1u) * p.split_keys));
+begin=max(begin,i32(split*p.split_keys));
+end=min(end,i32((split+1u)*p.split_keys));
 //#endif
-let row = row0 + ty * 4u + vec4<u32>(0u, 1u, 2u, 3u);
-let place = row % p.q;
-let position = vec4<i32>(place) + p.query_offset;
-var alive = row < vec4<u32>(rows);
+let row=row0+ty*4u+vec4<u32>(0u,1u,2u,3u);
+let place=row%p.q;
+let position=vec4<i32>(place)+p.query_offset;
+var alive=row<vec4<u32>(rows);
 //#if ZERO_QUERIES
 //#unroll DEEP
 for (var r = 0u; r < rolled(4u); r++) {
-if (position[r] >= 0 && position[r] < i32(p.k)) {
-alive[r] = alive[r] && padding[p.padding_offset + b * p.padding_b + u32(position[r]) * p.padding_k] != 0u;
+if (position[r]>=0&&position[r]<i32(p.k)){
+alive[r]=alive[r]&&padding[p.padding_offset+b*p.padding_b+u32(position[r])*p.padding_k] !=0u;
 }
 }
 //#endif
 //#if MASK != none
-let mask_row = p.mask_offset + b * p.mask_b + (head0 + row / p.q) * p.mask_h + place * p.mask_q;
+let mask_row=p.mask_offset+b*p.mask_b+(head0+row/p.q)*p.mask_h+place*p.mask_q;
 //#endif
-var m = vec4<f32>(LOWEST);
-var l = vec4<f32>(0.0);
+var m=vec4<f32>(LOWEST);
+var l=vec4<f32>(0.0);
 var o: array<vec4<f32>, 4u * NI>; //#scalars
 var s: array<f32, 16>; //#scalars
 var qv: array<vec4<f32>, 4>; //#scalars
 var kv: array<vec4<f32>, 4>; //#scalars
 var w: array<vec4<f32>, 4>; //#scalars
 //#if BLOCKS
-var entry = 0u;
-var entries_end = 0u;
-var bits_row = 0u;
-if (t < BQ && row0 + t < rows) {
-let i = (row0 + t) % p.q;
-let list = p.lists_offset + b * p.list_b + (head0 + (row0 + t) / p.q) * p.list_h + i / p.block_q * p.list_q;
-entry = p.entries_offset + 2u * lists[list];
-entries_end = p.entries_offset + 2u * lists[list + 1u];
-bits_row = p.bits_offset + i % p.block_q * p.bits_q;
+var entry=0u;
+var entries_end=0u;
+var bits_row=0u;
+if (t<BQ&&row0+t<rows){
+let i=(row0+t)%p.q;
+let list=p.lists_offset+b*p.list_b+(head0+(row0+t)/p.q)*p.list_h+i/p.block_q*p.list_q;
+entry=p.entries_offset+2u*lists[list];
+entries_end=p.entries_offset+2u*lists[list+1u];
+bits_row=p.bits_offset+i%p.block_q*p.bits_q;
 }
-if (t == 0u) { atomicStore(&soonest, NONE); }
+if (t==0u){atomicStore(&soonest,NONE);}
 workgroupBarrier();
-while (entry < entries_end && (lists[entry] + 1u) * p.block_k <= u32(begin)) { entry += 2u; }
-atomicMin(&soonest, tile_of(entry, entries_end, u32(begin)));
+while (entry<entries_end&&(lists[entry]+1u)*p.block_k<=u32(begin)){entry+=2u;}
+atomicMin(&soonest,tile_of(entry,entries_end,u32(begin)));
 workgroupBarrier();
-if (t == 0u) {
-next_tile = atomicLoad(&soonest);
-atomicStore(&soonest, NONE);
-atomicStore(&any_shown, 0u);
+if (t==0u){
+next_tile=atomicLoad(&soonest);
+atomicStore(&soonest,NONE);
+atomicStore(&any_shown,0u);
 }
-var k0 = i32(workgroupUniformLoad(&next_tile));
-while (k0 < end) {
-let j0 = u32(k0);
-if (t < BQ) {
-let word = shown_by(entry, entries_end, bits_row, j0);
-shown[t] = word;
-atomicOr(&any_shown, word);
-while (entry < entries_end && (lists[entry] + 1u) * p.block_k <= j0 + BK) { entry += 2u; }
-atomicMin(&soonest, tile_of(entry, entries_end, j0 + BK));
+var k0=i32(workgroupUniformLoad(&next_tile));
+while (k0<end){
+let j0=u32(k0);
+if (t<BQ){
+let word=shown_by(entry,entries_end,bits_row,j0);
+shown[t]=word;
+atomicOr(&any_shown,word);
+while (entry<entries_end&&(lists[entry]+1u)*p.block_k<=j0+BK){entry+=2u;}
+atomicMin(&soonest,tile_of(entry,entries_end,j0+BK));
 }
 //#else
-//| for (var k0 = begin; k0 < end; k0 += i32(BK)) {
-//| let j0 = u32(k0);
+for (var k0 = begin; k0 < end; k0 += i32(BK)) {
+let j0=u32(k0);
 //#endif
 //#unroll
 for (var i = 0u; i < 16u; i++) {
-s[i] = 0.0;
+s[i]=0.0;
 }
 for (var d0 = 0u; d0 < D4; d0 += DC) {
 workgroupBarrier();
 //#unroll DEEP
 for (var u = 0u; u < rolled(Q_TURNS); u++) {
-let i = t + u * THREADS;
-let line = row0 + i / DC;
-let d = (d0 + i % DC) * 4u;
-if (i < BQ * DC) {
-var x = vec4<f32>(0.0);
-if (line < rows && d < D) {
-x = query4(p.q_offset + b * p.q_b + (head0 + line / p.q) * p.q_h + line % p.q * p.q_n + d, D - d);
+let i=t+u*THREADS;
+let line=row0+i/DC;
+let d=(d0+i%DC)*4u;
+if (i<BQ*DC){
+var x=vec4<f32>(0.0);
+if (line<rows&&d<D){
+x=query4(p.q_offset+b*p.q_b+(head0+line/p.q)*p.q_h+line%p.q*p.q_n+d,D - d);
 }
-stage[i / DC * PITCH + i % DC] = x;
+stage[i/DC*PITCH+i%DC]=x;
 }
 }
 //#unroll DEEP
 for (var u = 0u; u < rolled(K_TURNS); u++) {
-let i = t + u * THREADS;
-let j = j0 + i / DC;
-let d = (d0 + i % DC) * 4u;
-if (i < BK * DC) {
-var x = vec4<f32>(0.0);
+let i=t+u*THREADS;
+let j=j0+i/DC;
+let d=(d0+i%DC)*4u;
+if (i<BK*DC){
+var x=vec4<f32>(0.0);
 //#if BLOCKS
-let read = j < p.k && ((atomicLoad(&any_shown) >> (i / DC)) & 1u) != 0u;
+let read=j<p.k&&((atomicLoad(&any_shown)>>(i/DC))&1u) !=0u;
 //#else
-//| let read = j < p.k;
+let read=j<p.k;
 //#endif
-if (read && d < D) { x = key4(k_base + j * p.k_n + d, D - d); }
-stage[KEYS + i / DC * PITCH + i % DC] = x;
+if (read&&d<D){x=key4(k_base+j*p.k_n+d,D - d);}
+stage[KEYS+i/DC*PITCH+i%DC]=x;
 }
 }
 workgroupBarrier();
@@ -614,185 +614,185 @@ workgroupBarrier();
 for (var d = 0u; d < rolled(DC); d++) {
 //#unroll
 for (var r = 0u; r < 4u; r++) {
-qv[r] = stage[(ty * 4u + r) * PITCH + d];
-kv[r] = stage[KEYS + (tx + r * 8u) * PITCH + d];
+qv[r]=stage[(ty*4u+r)*PITCH+d];
+kv[r]=stage[KEYS+(tx+r*8u)*PITCH+d];
 }
 //#unroll
 for (var r = 0u; r < 4u; r++) {
 //#unroll
 for (var c = 0u; c < 4u; c++) {
-s[r * 4u + c] = fma(qv[r].x, kv[c].x, s[r * 4u + c]);
-s[r * 4u + c] = fma(qv[r].y, kv[c].y, s[r * 4u + c]);
-s[r * 4u + c] = fma(qv[r].z, kv[c].z, s[r * 4u + c]);
-s[r * 4u + c] = fma(qv[r].w, kv[c].w, s[r * 4u + c]);
+s[r*4u+c]=fma(qv[r].x,kv[c].x,s[r*4u+c]);
+s[r*4u+c]=fma(qv[r].y,kv[c].y,s[r*4u+c]);
+s[r*4u+c]=fma(qv[r].z,kv[c].z,s[r*4u+c]);
+s[r*4u+c]=fma(qv[r].w,kv[c].w,s[r*4u+c]);
 }
 }
 }
 }
 //#unroll
 for (var c = 0u; c < 4u; c++) {
-w[c] = vec4<f32>(s[c], s[4u + c], s[8u + c], s[12u + c]) * p.scaling;
+w[c]=vec4<f32>(s[c],s[4u+c],s[8u+c],s[12u+c])*p.scaling;
 }
-var top = vec4<f32>(LOWEST);
+var top=vec4<f32>(LOWEST);
 //#unroll DEEP
 for (var c = 0u; c < rolled(4u); c++) {
-var x = pick(c, w[0], w[1], w[2], w[3]);
-let j = j0 + tx + c * 8u;
-var seen = alive & vec4<bool>(j < p.k);
+var x=pick(c,w[0],w[1],w[2],w[3]);
+let j=j0+tx+c*8u;
+var seen=alive&vec4<bool>(j<p.k);
 //#if BLOCKS
-let words = vec4<u32>(shown[ty * 4u], shown[ty * 4u + 1u], shown[ty * 4u + 2u], shown[ty * 4u + 3u]);
-seen = seen & (((words >> vec4<u32>(tx + c * 8u)) & vec4<u32>(1u)) != vec4<u32>(0u));
+let words=vec4<u32>(shown[ty*4u],shown[ty*4u+1u],shown[ty*4u+2u],shown[ty*4u+3u]);
+seen=seen&(((words>>vec4<u32>(tx+c*8u))&vec4<u32>(1u)) !=vec4<u32>(0u));
 //#endif
 //#if SOFTCAP
-x = p.softcap * tanh_of(x / p.softcap);
+x=p.softcap*tanh_of(x/p.softcap);
 //#endif
 //#if CAUSAL
-seen = seen & (vec4<i32>(i32(j)) <= position);
+seen=seen&(vec4<i32>(i32(j))<=position);
 //#endif
 //#if LEFT
-seen = seen & (vec4<i32>(i32(j)) >= position - p.window_left);
+seen=seen&(vec4<i32>(i32(j))>=position - p.window_left);
 //#endif
 //#if RIGHT
-seen = seen & (vec4<i32>(i32(j)) <= position + p.window_right);
+seen=seen&(vec4<i32>(i32(j))<=position+p.window_right);
 //#endif
 //#if PADDING
-seen = seen & vec4<bool>(padding[p.padding_offset + b * p.padding_b + j * p.padding_k] != 0u);
+seen=seen&vec4<bool>(padding[p.padding_offset+b*p.padding_b+j*p.padding_k] !=0u);
 //#endif
 //#if MASK != none
-let at = mask_row + j * p.mask_k;
-let bias = vec4<u32>(mask[at.x], mask[at.y], mask[at.z], mask[at.w]);
+let at=mask_row+j*p.mask_k;
+let bias=vec4<u32>(mask[at.x],mask[at.y],mask[at.z],mask[at.w]);
 //#endif
 //#if MASK == bool
-//| seen = seen & (bias != vec4<u32>(0u));
+seen=seen&(bias !=vec4<u32>(0u));
 //#elif MASK == additive
-seen = seen & (bias < vec4<u32>(0xfeffffffu));
-x += bitcast<vec4<f32>>(select(vec4<u32>(0u), bias, seen));
+seen=seen&(bias<vec4<u32>(0xfeffffffu));
+x+=bitcast<vec4<f32>>(select(vec4<u32>(0u),bias,seen));
 //#endif
-x = select(vec4<f32>(LOWEST), x, seen);
-top = max(top, x);
+x=select(vec4<f32>(LOWEST),x,seen);
+top=max(top,x);
 //#unroll
 for (var i = 0u; i < 4u; i++) {
-w[i] = select(w[i], x, c == i);
+w[i]=select(w[i],x,c==i);
 }
 }
-joint[t] = top;
+joint[t]=top;
 workgroupBarrier();
-top = m;
+top=m;
 //#unroll
 for (var i = 0u; i < 8u; i++) {
-top = max(top, joint[ty * 8u + i]);
+top=max(top,joint[ty*8u+i]);
 }
-let shrink = exp(m - top);
-m = top;
-l *= shrink;
+let shrink=exp(m - top);
+m=top;
+l*=shrink;
 //#unroll
 for (var r = 0u; r < 4u; r++) {
 //#unroll
 for (var i = 0u; i < NI; i++) {
-o[r * NI + i] *= shrink[r];
+o[r*NI+i]*=shrink[r];
 }
 }
 //#unroll DEEP
 for (var c = 0u; c < rolled(4u); c++) {
-let x = pick(c, w[0], w[1], w[2], w[3]);
-let e = select(exp(x - m), vec4<f32>(0.0), x <= vec4<f32>(LOWEST));
-l += e;
-stage[(tx + c * 8u) * P_PITCH + ty] = e;
+let x=pick(c,w[0],w[1],w[2],w[3]);
+let e=select(exp(x - m),vec4<f32>(0.0),x<=vec4<f32>(LOWEST));
+l+=e;
+stage[(tx+c*8u)*P_PITCH+ty]=e;
 }
 for (var v0 = 0u; v0 < BK; v0 += VC) {
-if (v0 > 0u) { workgroupBarrier(); }
+if (v0>0u){workgroupBarrier();}
 //#unroll DEEP
 for (var u = 0u; u < rolled(V_TURNS); u++) {
-let i = t + u * THREADS;
-let j = j0 + v0 + i / DV4;
-let d = i % DV4 * 4u;
-if (i < VC * DV4) {
-var x = vec4<f32>(0.0);
+let i=t+u*THREADS;
+let j=j0+v0+i/DV4;
+let d=i%DV4*4u;
+if (i<VC*DV4){
+var x=vec4<f32>(0.0);
 //#if BLOCKS
-let read = j < p.k && ((atomicLoad(&any_shown) >> (v0 + i / DV4)) & 1u) != 0u;
+let read=j<p.k&&((atomicLoad(&any_shown)>>(v0+i/DV4))&1u) !=0u;
 //#else
-//| let read = j < p.k;
+let read=j<p.k;
 //#endif
-if (read) { x = value4(v_base + j * p.v_n + d, DV - d); }
-stage[VALUES + i] = x;
+if (read){x=value4(v_base+j*p.v_n+d,DV - d);}
+stage[VALUES+i]=x;
 }
 }
 workgroupBarrier();
 //#unroll DEEP
 for (var j = 0u; j < rolled(VC); j++) {
-let e = stage[(v0 + j) * P_PITCH + ty];
+let e=stage[(v0+j)*P_PITCH+ty];
 //#unroll
 for (var i = 0u; i < NI; i++) {
-let x = stage[VALUES + j * DV4 + tx + i * 8u];
+let x=stage[VALUES+j*DV4+tx+i*8u];
 //#unroll
 for (var r = 0u; r < 4u; r++) {
-o[r * NI + i] = fma(vec4<f32>(e[r]), x, o[r * NI + i]);
+o[r*NI+i]=fma(vec4<f32>(e[r]),x,o[r*NI+i]);
 }
 }
 }
 }
 //#if BLOCKS
-if (t == 0u) {
-next_tile = atomicLoad(&soonest);
-atomicStore(&soonest, NONE);
-atomicStore(&any_shown, 0u);
+if (t==0u){
+next_tile=atomicLoad(&soonest);
+atomicStore(&soonest,NONE);
+atomicStore(&any_shown,0u);
 }
-k0 = i32(workgroupUniformLoad(&next_tile));
+k0=i32(workgroupUniformLoad(&next_tile));
 //#endif
 }
 workgroupBarrier();
-joint[t] = l;
+joint[t]=l;
 workgroupBarrier();
-l = vec4<f32>(0.0);
+l=vec4<f32>(0.0);
 //#unroll
 for (var i = 0u; i < 8u; i++) {
-l += joint[ty * 8u + i];
+l+=joint[ty*8u+i];
 }
 //#if SPLIT
-//| let scale = vec4<f32>(1.0);
+let scale=vec4<f32>(1.0);
 //#else
-var shrink = vec4<f32>(1.0);
+var shrink=vec4<f32>(1.0);
 //#if SINKS
-let head = min(head0 + row / p.q, vec4<u32>(p.heads - 1u)) * p.sinks_stride + p.sinks_offset;
-let sink = vec4<f32>(sinks[head.x], sinks[head.y], sinks[head.z], sinks[head.w]);
-let top = max(m, sink);
-shrink = exp(m - top);
-l = l * shrink + exp(sink - top);
-m = top;
+let head=min(head0+row/p.q,vec4<u32>(p.heads - 1u))*p.sinks_stride+p.sinks_offset;
+let sink=vec4<f32>(sinks[head.x],sinks[head.y],sinks[head.z],sinks[head.w]);
+let top=max(m,sink);
+shrink=exp(m - top);
+l=l*shrink+exp(sink - top);
+m=top;
 //#endif
-let some = l > vec4<f32>(0.0);
-let scale = select(vec4<f32>(0.0), shrink / max(l, vec4<f32>(1.0e-30)), some);
+let some=l>vec4<f32>(0.0);
+let scale=select(vec4<f32>(0.0),shrink/max(l,vec4<f32>(1.0e-30)),some);
 //#if LSE
-let sums = select(vec4<u32>(0xff800000u), bitcast<vec4<u32>>(m + log(max(l, vec4<f32>(1.0e-30)))), some);
+let sums=select(vec4<u32>(0xff800000u),bitcast<vec4<u32>>(m+log(max(l,vec4<f32>(1.0e-30)))),some);
 //#endif
 //#endif
 //#unroll DEEP
 for (var r = 0u; r < rolled(4u); r++) {
-if (row[r] < rows) {
-let h = head0 + row[r] / p.q;
+if (row[r]<rows){
+let h=head0+row[r]/p.q;
 //#if SPLIT
-//| let at = (((b * p.heads + h) * p.q + place[r]) * p.splits + split) * (DV4 + 1u);
-//| if (tx == 0u) { parts[at] = vec4<f32>(m[r], l[r], 0.0, 0.0); }
+let at=(((b*p.heads+h)*p.q+place[r])*p.splits+split)*(DV4+1u);
+if (tx==0u){parts[at]=vec4<f32>(m[r],l[r],0.0,0.0);}
 //#else
-let at = p.out_offset + ((b * p.q + place[r]) * p.heads + h) * DV;
+let at=p.out_offset+((b*p.q+place[r])*p.heads+h)*DV;
 //#endif
 //#unroll
 for (var c = 0u; c < NI; c++) {
-let d = (tx + c * 8u) * 4u;
-let x = pick(r, o[c], o[NI + c], o[2u * NI + c], o[3u * NI + c]) * scale[r];
+let d=(tx+c*8u)*4u;
+let x=pick(r,o[c],o[NI+c],o[2u*NI+c],o[3u*NI+c])*scale[r];
 //#if SPLIT
-//| if (d < DV) { parts[at + 1u + d / 4u] = x; }
+if (d<DV){parts[at+1u+d/4u]=x;}
 //#elif OUT4
-//| if (d < DV) { out[(at + d) / 4u] = x; }
+if (d<DV){out[(at+d)/4u]=x;}
 //#else
-if (d < DV) { out[at + d] = x.x; }
-if (d + 1u < DV) { out[at + d + 1u] = x.y; }
-if (d + 2u < DV) { out[at + d + 2u] = x.z; }
-if (d + 3u < DV) { out[at + d + 3u] = x.w; }
+if (d<DV){out[at+d]=x.x;}
+if (d+1u<DV){out[at+d+1u]=x.y;}
+if (d+2u<DV){out[at+d+2u]=x.z;}
+if (d+3u<DV){out[at+d+3u]=x.w;}
 //#endif
 }
 //#if LSE
-if (tx == 0u) { lse[p.lse_offset + (b * p.heads + h) * p.q + place[r]] = sums[r]; }
+if (tx==0u){lse[p.lse_offset+(b*p.heads+h)*p.q+place[r]]=sums[r];}
 //#endif
 }
 }
@@ -802,134 +802,134 @@ if (tx == 0u) { lse[p.lse_offset + (b * p.heads + h) * p.q + place[r]] = sums[r]
 //#flags SINKS=true LSE=true
 const THREADS: u32 = 64u;
 const LOWEST: f32 = -3.4028234e38;
-struct Params {
-rows: u32,
-pitch: u32,
-heads: u32,
-q: u32,
-dv: u32,
-splits: u32,
-out_offset: u32,
-lse_offset: u32,
-sinks_offset: u32,
-sinks_stride: u32,
+struct Params{
+rows:u32,
+pitch:u32,
+heads:u32,
+q:u32,
+dv:u32,
+splits:u32,
+out_offset:u32,
+lse_offset:u32,
+sinks_offset:u32,
+sinks_stride:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> parts: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage,read>parts:array<vec4<f32>>;
+@group(0) @binding(2) var<storage,read_write>out:array<f32>;
 //#if LSE
-@group(0) @binding(3) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(3) var<storage,read_write>lse:array<u32>;
 //#endif
 //#if SINKS
-@group(0) @binding(4) var<storage, read> sinks: array<f32>;
+@group(0) @binding(4) var<storage,read>sinks:array<f32>;
 //#endif
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-let row = wg.y * p.pitch + wg.x;
-if (row >= p.rows) { return; }
-let i = row % p.q;
-let h = row / p.q % p.heads;
-let b = row / p.q / p.heads;
-let size = 1u + (p.dv + 3u) / 4u;
-let first = row * p.splits * size;
-var m = LOWEST;
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let row=wg.y*p.pitch+wg.x;
+if (row>=p.rows){return;}
+let i=row%p.q;
+let h=row/p.q%p.heads;
+let b=row/p.q/p.heads;
+let size=1u+(p.dv+3u)/4u;
+let first=row*p.splits*size;
+var m=LOWEST;
 for (var s = 0u; s < p.splits; s++) { m = max(m, parts[first + s * size].x); }
-var sum = 0.0;
+var sum=0.0;
 //#if SINKS
-let sink = sinks[p.sinks_offset + h * p.sinks_stride];
-m = max(m, sink);
-sum = exp(sink - m);
+let sink=sinks[p.sinks_offset+h*p.sinks_stride];
+m=max(m,sink);
+sum=exp(sink - m);
 //#endif
 for (var s = 0u; s < p.splits; s++) {
-let part = parts[first + s * size];
-sum = fma(part.y, exp(part.x - m), sum);
+let part=parts[first+s*size];
+sum=fma(part.y,exp(part.x - m),sum);
 }
-let some = sum > 0.0;
-let scale = select(0.0, 1.0 / max(sum, 1.0e-30), some);
-let at = p.out_offset + ((b * p.q + i) * p.heads + h) * p.dv;
+let some=sum>0.0;
+let scale=select(0.0,1.0/max(sum,1.0e-30),some);
+let at=p.out_offset+((b*p.q+i)*p.heads+h)*p.dv;
 for (var d = t * 4u; d < p.dv; d += THREADS * 4u) {
-var x = vec4<f32>(0.0);
+var x=vec4<f32>(0.0);
 for (var s = 0u; s < p.splits; s++) {
-let part = first + s * size;
-x = fma(parts[part + 1u + d / 4u], vec4<f32>(exp(parts[part].x - m)), x);
+let part=first+s*size;
+x=fma(parts[part+1u+d/4u],vec4<f32>(exp(parts[part].x - m)),x);
 }
-x *= scale;
-out[at + d] = x.x;
-if (d + 1u < p.dv) { out[at + d + 1u] = x.y; }
-if (d + 2u < p.dv) { out[at + d + 2u] = x.z; }
-if (d + 3u < p.dv) { out[at + d + 3u] = x.w; }
+x*=scale;
+out[at+d]=x.x;
+if (d+1u<p.dv){out[at+d+1u]=x.y;}
+if (d+2u<p.dv){out[at+d+2u]=x.z;}
+if (d+3u<p.dv){out[at+d+3u]=x.w;}
 }
 //#if LSE
-if (t == 0u) { lse[p.lse_offset + row] = select(0xff800000u, bitcast<u32>(m + log(max(sum, 1.0e-30))), some); }
+if (t==0u){lse[p.lse_offset+row]=select(0xff800000u,bitcast<u32>(m+log(max(sum,1.0e-30))),some);}
 //#endif
 }
 `,
   layer_norm: `
 //#flags HAS_BIAS=true
 const THREADS: u32 = 64u;
-struct Params {
-rows: u32,
-pitch: u32,
-n: u32,
-x_offset: u32,
-x_row: u32,
-x_col: u32,
-weight_offset: u32,
-weight_stride: u32,
-bias_offset: u32,
-bias_stride: u32,
-out_offset: u32,
-out_row: u32,
-out_col: u32,
-eps: f32,
+struct Params{
+rows:u32,
+pitch:u32,
+n:u32,
+x_offset:u32,
+x_row:u32,
+x_col:u32,
+weight_offset:u32,
+weight_stride:u32,
+bias_offset:u32,
+bias_stride:u32,
+out_offset:u32,
+out_row:u32,
+out_col:u32,
+eps:f32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(0) var<uniform>p:Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
 @group(0) @binding(2) var<storage, read> weight: array<f32>; //#storage WEIGHT
 //#if HAS_BIAS
 @group(0) @binding(3) var<storage, read> bias: array<f32>; //#storage BIAS
 //#endif
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
-var<workgroup> part: array<f32, 64>;
-fn load_x(i: u32) -> f32 { return x[i]; } //#load x IN
-fn load_weight(i: u32) -> f32 { return weight[i]; } //#load weight WEIGHT
+@group(0) @binding(4) var<storage,read_write>out:array<f32>;
+var<workgroup>part:array<f32,64>;
+fn load_x(i: u32) -> f32 {} //#load x IN
+fn load_weight(i: u32) -> f32 {} //#load weight WEIGHT
 //#if HAS_BIAS
-fn load_bias(i: u32) -> f32 { return bias[i]; } //#load bias BIAS
+fn load_bias(i: u32) -> f32 {} //#load bias BIAS
 //#endif
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-let row = wg.y * p.pitch + wg.x;
-if (row >= p.rows) { return; }
-let xi = p.x_offset + row * p.x_row;
-let oi = p.out_offset + row * p.out_row;
-var sum = 0.0;
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let row=wg.y*p.pitch+wg.x;
+if (row>=p.rows){return;}
+let xi=p.x_offset+row*p.x_row;
+let oi=p.out_offset+row*p.out_row;
+var sum=0.0;
 for (var j = t; j < p.n; j += THREADS) { sum += load_x(xi + j * p.x_col); }
-part[t] = sum;
+part[t]=sum;
 for (var width = THREADS / 2u; width > 0u; width /= 2u) {
 workgroupBarrier();
-if (t < width) { part[t] += part[t + width]; }
+if (t<width){part[t]+=part[t+width];}
 }
 workgroupBarrier();
-let mean = part[0] / f32(p.n);
+let mean=part[0]/f32(p.n);
 workgroupBarrier();
-sum = 0.0;
+sum=0.0;
 for (var j = t; j < p.n; j += THREADS) {
-let v = load_x(xi + j * p.x_col) - mean;
-sum = fma(v, v, sum);
+let v=load_x(xi+j*p.x_col) - mean;
+sum=fma(v,v,sum);
 }
-part[t] = sum;
+part[t]=sum;
 for (var width = THREADS / 2u; width > 0u; width /= 2u) {
 workgroupBarrier();
-if (t < width) { part[t] += part[t + width]; }
+if (t<width){part[t]+=part[t+width];}
 }
 workgroupBarrier();
-let scale = 1.0 / sqrt(part[0] / f32(p.n) + p.eps);
+let scale=1.0/sqrt(part[0]/f32(p.n)+p.eps);
 for (var j = t; j < p.n; j += THREADS) {
-let v = (load_x(xi + j * p.x_col) - mean) * scale * load_weight(p.weight_offset + j * p.weight_stride);
+let v=(load_x(xi+j*p.x_col) - mean)*scale*load_weight(p.weight_offset+j*p.weight_stride);
 //#if HAS_BIAS
-out[oi + j * p.out_col] = v + load_bias(p.bias_offset + j * p.bias_stride);
+out[oi+j*p.out_col]=v+load_bias(p.bias_offset+j*p.bias_stride);
 //#else
-//| out[oi + j * p.out_col] = v;
+out[oi+j*p.out_col]=v;
 //#endif
 }
 }
@@ -940,135 +940,135 @@ const ROWS: u32 = 4u; //#constant
 const TOTALS: u32 = (ROWS + 3u) / 4u;
 const X_TURNS: u32 = (ROWS * 16u + 63u) / 64u;
 const PITCH: u32 = 5u;
-struct Params {
-m: u32,
-i: u32,
-o: u32,
-x_offset: u32,
-x_row: u32,
-x_col: u32,
-weight_offset: u32,
-weight_row: u32,
-weight_col: u32,
-bias_offset: u32,
-bias_stride: u32,
-out_offset: u32,
-out_row: u32,
+struct Params{
+m:u32,
+i:u32,
+o:u32,
+x_offset:u32,
+x_row:u32,
+x_col:u32,
+weight_offset:u32,
+weight_row:u32,
+weight_col:u32,
+bias_offset:u32,
+bias_stride:u32,
+out_offset:u32,
+out_row:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage,read>x:array<f32>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>; //#storage WEIGHT
 //#if HAS_BIAS
 @group(0) @binding(3) var<storage, read> bias: array<f32>; //#storage BIAS
 //#endif
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
-var<workgroup> tile: array<vec4<f32>, 320>;
-var<workgroup> rows: array<vec4<f32>, ROWS * 20u>;
-var<workgroup> part: array<f32, 64u * ROWS>;
+@group(0) @binding(4) var<storage,read_write>out:array<f32>;
+var<workgroup>tile:array<vec4<f32>,320>;
+var<workgroup>rows:array<vec4<f32>,ROWS*20u>;
+var<workgroup>part:array<f32,64u*ROWS>;
 //#if VECTOR
-//| fn load4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(0.0); } //#load4 weight WEIGHT
+fn load4(i: u32, n: u32) -> vec4<f32> {} //#load4 weight WEIGHT
 //#else
-fn load_weight(i: u32) -> f32 { return weight[i]; } //#load weight WEIGHT
+fn load_weight(i: u32) -> f32 {} //#load weight WEIGHT
 //#endif
 //#if HAS_BIAS
-fn load_bias(i: u32) -> f32 { return bias[i]; } //#load bias BIAS
+fn load_bias(i: u32) -> f32 {} //#load bias BIAS
 //#endif
-fn weight_at(o: u32, k: u32) -> vec4<f32> {
-let base = p.weight_offset + o * p.weight_row + k * p.weight_col;
-if (o >= p.o || k >= p.i) { return vec4<f32>(0.0); }
+fn weight_at(o:u32,k:u32) ->vec4<f32>{
+let base=p.weight_offset+o*p.weight_row+k*p.weight_col;
+if (o>=p.o||k>=p.i){return vec4<f32>(0.0);}
 //#if VECTOR
-//| return load4(base, p.i - k);
+return load4(base,p.i - k);
 //#else
-let n = p.i - k;
-let s = p.weight_col;
+let n=p.i - k;
+let s=p.weight_col;
 return vec4<f32>(
 load_weight(base),
-select(0.0, load_weight(base + s), n > 1u),
-select(0.0, load_weight(base + 2u * s), n > 2u),
-select(0.0, load_weight(base + 3u * s), n > 3u));
+select(0.0,load_weight(base+s),n>1u),
+select(0.0,load_weight(base+2u*s),n>2u),
+select(0.0,load_weight(base+3u*s),n>3u));
 //#endif
 }
-fn rolled(n: u32) -> u32 { return min(n, n * p.m); }
+fn rolled(n:u32) ->u32{return min(n,n*p.m);}
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-let lane_o = t / 4u;
-let lane_s = t % 4u;
-let o0 = wg.x * 16u;
-let row0 = wg.y * ROWS;
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let lane_o=t/4u;
+let lane_s=t%4u;
+let o0=wg.x*16u;
+let row0=wg.y*ROWS;
 var acc: array<f32, ROWS>; //#scalars
 var total: array<f32, TOTALS>; //#scalars
 for (var first = 0u; first < p.i; first += 1024u) {
 //#unroll
 for (var r = 0u; r < ROWS; r++) {
-acc[r] = 0.0;
+acc[r]=0.0;
 }
-let reach = min(256u, p.i - first);
+let reach=min(256u,p.i - first);
 for (var k = 0u; k < reach; k += 16u) {
 workgroupBarrier();
 //#unroll DEEP
 for (var s = 0u; s < rolled(4u); s++) {
-let i = t + s * 64u;
-let lane = i / 4u;
-tile[lane * PITCH + i % 4u] = weight_at(o0 + lane / 4u, first + lane % 4u * 256u + k + i % 4u * 4u);
+let i=t+s*64u;
+let lane=i/4u;
+tile[lane*PITCH+i%4u]=weight_at(o0+lane/4u,first+lane%4u*256u+k+i%4u*4u);
 }
 //#unroll DEEP
 for (var s = 0u; s < rolled(X_TURNS); s++) {
-let i = t + s * 64u;
-let segment = i / 4u % 4u;
-if (i < ROWS * 16u) {
-rows[i / 4u * PITCH + i % 4u] = x_at(row0 + i / 16u, first + segment * 256u + k + i % 4u * 4u);
+let i=t+s*64u;
+let segment=i/4u%4u;
+if (i<ROWS*16u){
+rows[i/4u*PITCH+i%4u]=x_at(row0+i/16u,first+segment*256u+k+i%4u*4u);
 }
 }
 workgroupBarrier();
 //#unroll DEEP
 for (var s = 0u; s < rolled(4u); s++) {
-let w = tile[t * PITCH + s];
+let w=tile[t*PITCH+s];
 //#unroll
 for (var r = 0u; r < ROWS; r++) {
-let v = rows[(r * 4u + lane_s) * PITCH + s];
-acc[r] = fma(v.x, w.x, acc[r]);
-acc[r] = fma(v.y, w.y, acc[r]);
-acc[r] = fma(v.z, w.z, acc[r]);
-acc[r] = fma(v.w, w.w, acc[r]);
+let v=rows[(r*4u+lane_s)*PITCH+s];
+acc[r]=fma(v.x,w.x,acc[r]);
+acc[r]=fma(v.y,w.y,acc[r]);
+acc[r]=fma(v.z,w.z,acc[r]);
+acc[r]=fma(v.w,w.w,acc[r]);
 }
 }
 }
 //#unroll
 for (var r = 0u; r < ROWS; r++) {
-part[r * 64u + t] = acc[r];
+part[r*64u+t]=acc[r];
 }
 workgroupBarrier();
 //#unroll
 for (var i = 0u; i < TOTALS; i++) {
-let r = min(lane_s + i * 4u, ROWS - 1u);
+let r=min(lane_s+i*4u,ROWS - 1u);
 //#unroll
 for (var s = 0u; s < 4u; s++) {
-total[i] += part[r * 64u + lane_o * 4u + s];
+total[i]+=part[r*64u+lane_o*4u+s];
 }
 }
 }
-let o = o0 + lane_o;
+let o=o0+lane_o;
 //#unroll
 for (var i = 0u; i < TOTALS; i++) {
-let r = lane_s + i * 4u;
-if (r < ROWS && row0 + r < p.m && o < p.o) {
+let r=lane_s+i*4u;
+if (r<ROWS&&row0+r<p.m&&o<p.o){
 //#if HAS_BIAS
-out[p.out_offset + (row0 + r) * p.out_row + o] = total[i] + load_bias(p.bias_offset + o * p.bias_stride);
+out[p.out_offset+(row0+r)*p.out_row+o]=total[i]+load_bias(p.bias_offset+o*p.bias_stride);
 //#else
-//| out[p.out_offset + (row0 + r) * p.out_row + o] = total[i];
+out[p.out_offset+(row0+r)*p.out_row+o]=total[i];
 //#endif
 }
 }
 }
-fn x_at(row: u32, k: u32) -> vec4<f32> {
-if (row >= p.m || k >= p.i) { return vec4<f32>(0.0); }
-let base = p.x_offset + row * p.x_row + k * p.x_col;
-let n = p.i - k;
+fn x_at(row:u32,k:u32) ->vec4<f32>{
+if (row>=p.m||k>=p.i){return vec4<f32>(0.0);}
+let base=p.x_offset+row*p.x_row+k*p.x_col;
+let n=p.i - k;
 return vec4<f32>(
 x[base],
-select(0.0, x[base + p.x_col], n > 1u),
-select(0.0, x[base + 2u * p.x_col], n > 2u),
-select(0.0, x[base + 3u * p.x_col], n > 3u));
+select(0.0,x[base+p.x_col],n>1u),
+select(0.0,x[base+2u*p.x_col],n>2u),
+select(0.0,x[base+3u*p.x_col],n>3u));
 }
 `,
   matmul: `
@@ -1087,171 +1087,169 @@ const B_TILE: u32 = STEP * B_WIDTH;
 const B_TURNS: u32 = (B_TILE + THREADS - 1u) / THREADS;
 const B_QUADS: u32 = (B_TILE / 4u + THREADS - 1u) / THREADS;
 const TOTALS: u32 = 4u * RM * RN;
-struct Params {
-batch_shape: vec4<u32>,
-a_batch: vec4<u32>,
-b_batch: vec4<u32>,
-out_batch: vec4<u32>,
-first_batch: u32,
-m: u32,
-n: u32,
-p: u32,
-a_offset: u32,
-a_m: u32,
-a_n: u32,
-b_offset: u32,
-b_n: u32,
-b_p: u32,
-out_offset: u32,
-out_m: u32,
-out_p: u32,
-bias_offset: u32,
-bias_stride: u32,
+struct Params{
+batch_shape:vec4<u32>,
+a_batch:vec4<u32>,
+b_batch:vec4<u32>,
+out_batch:vec4<u32>,
+first_batch:u32,
+m:u32,
+n:u32,
+p:u32,
+a_offset:u32,
+a_m:u32,
+a_n:u32,
+b_offset:u32,
+b_n:u32,
+b_p:u32,
+out_offset:u32,
+out_m:u32,
+out_p:u32,
+bias_offset:u32,
+bias_stride:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(0) var<uniform>p:Params;
 @group(0) @binding(1) var<storage, read> a: array<f32>; //#storage A
 @group(0) @binding(2) var<storage, read> b: array<f32>; //#storage B
 //#if HAS_BIAS
 @group(0) @binding(3) var<storage, read> bias: array<f32>; //#storage BIAS
 //#endif
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
-var<workgroup> tile_a: array<vec4<f32>, A_TILE>;
-var<workgroup> tile_b: array<vec4<f32>, B_TILE>;
+@group(0) @binding(4) var<storage,read_write>out:array<f32>;
+var<workgroup>tile_a:array<vec4<f32>,A_TILE>;
+var<workgroup>tile_b:array<vec4<f32>,B_TILE>;
 //#if VECTOR_A
-//| fn load_a4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(0.0); } //#load4 a A
+fn load_a4(i: u32, n: u32) -> vec4<f32> {} //#load4 a A
 //#else
-fn load_a(i: u32) -> f32 { return a[i]; } //#load a A
+fn load_a(i: u32) -> f32 {} //#load a A
 //#endif
 //#if VECTOR_B
-//| fn load_b4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(0.0); } //#load4 b B
+fn load_b4(i: u32, n: u32) -> vec4<f32> {} //#load4 b B
 //#else
-fn load_b(i: u32) -> f32 { return b[i]; } //#load b B
+fn load_b(i: u32) -> f32 {} //#load b B
 //#endif
 //#if HAS_BIAS
-fn load_bias(i: u32) -> f32 { return bias[i]; } //#load bias BIAS
+fn load_bias(i: u32) -> f32 {} //#load bias BIAS
 //#endif
 //#if VECTOR_A
-//| // Four along N.
-//| fn a4_at(base: u32, row: u32, k: u32) -> vec4<f32> {
-//| if (row < p.m && k < p.n) { return load_a4(base + row * p.a_m + k, 4u); }
-//| return vec4<f32>(0.0);
-//| }
+fn a4_at(base:u32,row:u32,k:u32) ->vec4<f32>{
+if (row<p.m&&k<p.n){return load_a4(base+row*p.a_m+k,4u);}
+return vec4<f32>(0.0);
+}
 //#else
-fn a_at(base: u32, row: u32, k: u32) -> f32 {
-if (row < p.m && k < p.n) { return load_a(base + row * p.a_m + k * p.a_n); }
+fn a_at(base:u32,row:u32,k:u32) ->f32{
+if (row<p.m&&k<p.n){return load_a(base+row*p.a_m+k*p.a_n);}
 return 0.0;
 }
 //#endif
 //#if VECTOR_B
-//| // Four along P, or along N.
-//| fn b4_at(base: u32, k: u32, col: u32) -> vec4<f32> {
-//| if (col < p.p && k < p.n) { return load_b4(base + k * p.b_n + col * p.b_p, 4u); }
-//| return vec4<f32>(0.0);
-//| }
+fn b4_at(base:u32,k:u32,col:u32) ->vec4<f32>{
+if (col<p.p&&k<p.n){return load_b4(base+k*p.b_n+col*p.b_p,4u);}
+return vec4<f32>(0.0);
+}
 //#else
-fn b_at(base: u32, k: u32, col: u32) -> f32 {
-if (col < p.p && k < p.n) { return load_b(base + k * p.b_n + col * p.b_p); }
+fn b_at(base:u32,k:u32,col:u32) ->f32{
+if (col<p.p&&k<p.n){return load_b(base+k*p.b_n+col*p.b_p);}
 return 0.0;
 }
 //#endif
-fn rolled(n: u32) -> u32 { return min(n, n * p.m); }
-fn pick(i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
-return select(select(a, b, i == 1u), select(c, d, i == 3u), i >= 2u);
+fn rolled(n:u32) ->u32{return min(n,n*p.m);}
+fn pick(i:u32,a:vec4<f32>,b:vec4<f32>,c:vec4<f32>,d:vec4<f32>) ->vec4<f32>{
+return select(select(a,b,i==1u),select(c,d,i==3u),i>=2u);
 }
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-var rest = p.first_batch + wg.z;
-var a_base = p.a_offset;
-var b_base = p.b_offset;
-var out_base = p.out_offset;
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+var rest=p.first_batch+wg.z;
+var a_base=p.a_offset;
+var b_base=p.b_offset;
+var out_base=p.out_offset;
 //#unroll
 for (var d = 0u; d < 4u; d++) {
-let at = rest % p.batch_shape[d];
-rest /= p.batch_shape[d];
-a_base += at * p.a_batch[d];
-b_base += at * p.b_batch[d];
-out_base += at * p.out_batch[d];
+let at=rest%p.batch_shape[d];
+rest/=p.batch_shape[d];
+a_base+=at*p.a_batch[d];
+b_base+=at*p.b_batch[d];
+out_base+=at*p.out_batch[d];
 }
-let row0 = wg.y * A_WIDTH * 4u;
-let col0 = wg.x * B_WIDTH * 4u;
-let ty = t / 16u;
-let tx = t % 16u;
+let row0=wg.y*A_WIDTH*4u;
+let col0=wg.x*B_WIDTH*4u;
+let ty=t/16u;
+let tx=t%16u;
 var acc: array<vec4<f32>, TOTALS>; //#scalars
 var total: array<vec4<f32>, TOTALS>; //#scalars
 var av: array<vec4<f32>, RM>; //#scalars
 var bv: array<vec4<f32>, RN>; //#scalars
 for (var segment = 0u; segment < p.n; segment += 256u) {
-let end = min(p.n, segment + 256u);
+let end=min(p.n,segment+256u);
 //#unroll
 for (var r = 0u; r < TOTALS; r++) {
-acc[r] = vec4<f32>(0.0);
+acc[r]=vec4<f32>(0.0);
 }
 for (var k0 = segment; k0 < end; k0 += STEP) {
 workgroupBarrier();
 //#if VECTOR_A
-//| //#unroll DEEP
-//| for (var s = 0u; s < rolled(A_QUADS); s++) {
-//| let i = t + s * THREADS;
-//| let k = i % 4u * 4u;
-//| let g = i / 4u;
-//| if (i < A_TILE / 4u) {
-//| let x0 = a4_at(a_base, row0 + g * 4u, k0 + k);
-//| let x1 = a4_at(a_base, row0 + g * 4u + 1u, k0 + k);
-//| let x2 = a4_at(a_base, row0 + g * 4u + 2u, k0 + k);
-//| let x3 = a4_at(a_base, row0 + g * 4u + 3u, k0 + k);
-//| tile_a[k * A_WIDTH + g] = vec4<f32>(x0.x, x1.x, x2.x, x3.x);
-//| tile_a[(k + 1u) * A_WIDTH + g] = vec4<f32>(x0.y, x1.y, x2.y, x3.y);
-//| tile_a[(k + 2u) * A_WIDTH + g] = vec4<f32>(x0.z, x1.z, x2.z, x3.z);
-//| tile_a[(k + 3u) * A_WIDTH + g] = vec4<f32>(x0.w, x1.w, x2.w, x3.w);
-//| }
-//| }
+//#unroll DEEP
+for (var s = 0u; s < rolled(A_QUADS); s++) {
+let i=t+s*THREADS;
+let k=i%4u*4u;
+let g=i/4u;
+if (i<A_TILE/4u){
+let x0=a4_at(a_base,row0+g*4u,k0+k);
+let x1=a4_at(a_base,row0+g*4u+1u,k0+k);
+let x2=a4_at(a_base,row0+g*4u+2u,k0+k);
+let x3=a4_at(a_base,row0+g*4u+3u,k0+k);
+tile_a[k*A_WIDTH+g]=vec4<f32>(x0.x,x1.x,x2.x,x3.x);
+tile_a[(k+1u)*A_WIDTH+g]=vec4<f32>(x0.y,x1.y,x2.y,x3.y);
+tile_a[(k+2u)*A_WIDTH+g]=vec4<f32>(x0.z,x1.z,x2.z,x3.z);
+tile_a[(k+3u)*A_WIDTH+g]=vec4<f32>(x0.w,x1.w,x2.w,x3.w);
+}
+}
 //#else
 //#unroll DEEP
 for (var s = 0u; s < rolled(A_TURNS); s++) {
-let i = t + s * THREADS;
-let k = k0 + i % STEP;
-let row = row0 + i / STEP * 4u;
-if (i < A_TILE) {
-tile_a[i % STEP * A_WIDTH + i / STEP] = vec4<f32>(a_at(a_base, row, k), a_at(a_base, row + 1u, k), a_at(a_base, row + 2u, k), a_at(a_base, row + 3u, k));
+let i=t+s*THREADS;
+let k=k0+i%STEP;
+let row=row0+i/STEP*4u;
+if (i<A_TILE){
+tile_a[i%STEP*A_WIDTH+i/STEP]=vec4<f32>(a_at(a_base,row,k),a_at(a_base,row+1u,k),a_at(a_base,row+2u,k),a_at(a_base,row+3u,k));
 }
 }
 //#endif
 //#if VECTOR_B && ALONG_P
-//| //#unroll DEEP
-//| for (var s = 0u; s < rolled(B_TURNS); s++) {
-//| let i = t + s * THREADS;
-//| tile_b[i] = b4_at(b_base, k0 + i / B_WIDTH, col0 + i % B_WIDTH * 4u);
-//| }
+//#unroll DEEP
+for (var s = 0u; s < rolled(B_TURNS); s++) {
+let i=t+s*THREADS;
+tile_b[i]=b4_at(b_base,k0+i/B_WIDTH,col0+i%B_WIDTH*4u);
+}
 //#elif VECTOR_B
-//| //#unroll DEEP
-//| for (var s = 0u; s < rolled(B_QUADS); s++) {
-//| let i = t + s * THREADS;
-//| let k = i % 4u * 4u;
-//| let g = i / 4u;
-//| if (i < B_TILE / 4u) {
-//| let x0 = b4_at(b_base, k0 + k, col0 + g * 4u);
-//| let x1 = b4_at(b_base, k0 + k, col0 + g * 4u + 1u);
-//| let x2 = b4_at(b_base, k0 + k, col0 + g * 4u + 2u);
-//| let x3 = b4_at(b_base, k0 + k, col0 + g * 4u + 3u);
-//| tile_b[k * B_WIDTH + g] = vec4<f32>(x0.x, x1.x, x2.x, x3.x);
-//| tile_b[(k + 1u) * B_WIDTH + g] = vec4<f32>(x0.y, x1.y, x2.y, x3.y);
-//| tile_b[(k + 2u) * B_WIDTH + g] = vec4<f32>(x0.z, x1.z, x2.z, x3.z);
-//| tile_b[(k + 3u) * B_WIDTH + g] = vec4<f32>(x0.w, x1.w, x2.w, x3.w);
-//| }
-//| }
+//#unroll DEEP
+for (var s = 0u; s < rolled(B_QUADS); s++) {
+let i=t+s*THREADS;
+let k=i%4u*4u;
+let g=i/4u;
+if (i<B_TILE/4u){
+let x0=b4_at(b_base,k0+k,col0+g*4u);
+let x1=b4_at(b_base,k0+k,col0+g*4u+1u);
+let x2=b4_at(b_base,k0+k,col0+g*4u+2u);
+let x3=b4_at(b_base,k0+k,col0+g*4u+3u);
+tile_b[k*B_WIDTH+g]=vec4<f32>(x0.x,x1.x,x2.x,x3.x);
+tile_b[(k+1u)*B_WIDTH+g]=vec4<f32>(x0.y,x1.y,x2.y,x3.y);
+tile_b[(k+2u)*B_WIDTH+g]=vec4<f32>(x0.z,x1.z,x2.z,x3.z);
+tile_b[(k+3u)*B_WIDTH+g]=vec4<f32>(x0.w,x1.w,x2.w,x3.w);
+}
+}
 //#else
 //#unroll DEEP
 for (var s = 0u; s < rolled(B_TURNS); s++) {
-let i = t + s * THREADS;
+let i=t+s*THREADS;
 //#if ALONG_P
-let k = i / B_WIDTH;
-let c = i % B_WIDTH;
+let k=i/B_WIDTH;
+let c=i%B_WIDTH;
 //#else
-//| let k = i % STEP;
-//| let c = i / STEP;
+let k=i%STEP;
+let c=i/STEP;
 //#endif
-let col = col0 + c * 4u;
-tile_b[k * B_WIDTH + c] = vec4<f32>(b_at(b_base, k0 + k, col), b_at(b_base, k0 + k, col + 1u), b_at(b_base, k0 + k, col + 2u), b_at(b_base, k0 + k, col + 3u));
+let col=col0+c*4u;
+tile_b[k*B_WIDTH+c]=vec4<f32>(b_at(b_base,k0+k,col),b_at(b_base,k0+k,col+1u),b_at(b_base,k0+k,col+2u),b_at(b_base,k0+k,col+3u));
 }
 //#endif
 workgroupBarrier();
@@ -1259,27 +1257,27 @@ workgroupBarrier();
 for (var k = 0u; k < rolled(STEP); k++) {
 //#unroll
 for (var g = 0u; g < RM; g++) {
-av[g] = tile_a[k * A_WIDTH + ty + g * TY];
+av[g]=tile_a[k*A_WIDTH+ty+g*TY];
 }
 //#unroll
 for (var c = 0u; c < RN; c++) {
-bv[c] = tile_b[k * B_WIDTH + tx + c * 16u];
+bv[c]=tile_b[k*B_WIDTH+tx+c*16u];
 }
 //#unroll
 for (var g = 0u; g < RM; g++) {
 //#unroll
 for (var c = 0u; c < RN; c++) {
-acc[(g * 4u) * RN + c] = fma(vec4<f32>(av[g].x), bv[c], acc[(g * 4u) * RN + c]);
-acc[(g * 4u + 1u) * RN + c] = fma(vec4<f32>(av[g].y), bv[c], acc[(g * 4u + 1u) * RN + c]);
-acc[(g * 4u + 2u) * RN + c] = fma(vec4<f32>(av[g].z), bv[c], acc[(g * 4u + 2u) * RN + c]);
-acc[(g * 4u + 3u) * RN + c] = fma(vec4<f32>(av[g].w), bv[c], acc[(g * 4u + 3u) * RN + c]);
+acc[(g*4u)*RN+c]=fma(vec4<f32>(av[g].x),bv[c],acc[(g*4u)*RN+c]);
+acc[(g*4u+1u)*RN+c]=fma(vec4<f32>(av[g].y),bv[c],acc[(g*4u+1u)*RN+c]);
+acc[(g*4u+2u)*RN+c]=fma(vec4<f32>(av[g].z),bv[c],acc[(g*4u+2u)*RN+c]);
+acc[(g*4u+3u)*RN+c]=fma(vec4<f32>(av[g].w),bv[c],acc[(g*4u+3u)*RN+c]);
 }
 }
 }
 }
 //#unroll
 for (var r = 0u; r < TOTALS; r++) {
-total[r] += acc[r];
+total[r]+=acc[r];
 }
 }
 //#unroll
@@ -1288,17 +1286,17 @@ for (var g = 0u; g < RM; g++) {
 for (var c = 0u; c < RN; c++) {
 //#unroll DEEP
 for (var r = 0u; r < rolled(4u); r++) {
-let row = row0 + (ty + g * TY) * 4u + r;
-let col = col0 + (tx + c * 16u) * 4u;
-let x = pick(r, total[(g * 4u) * RN + c], total[(g * 4u + 1u) * RN + c], total[(g * 4u + 2u) * RN + c], total[(g * 4u + 3u) * RN + c]);
-let base = out_base + row * p.out_m;
+let row=row0+(ty+g*TY)*4u+r;
+let col=col0+(tx+c*16u)*4u;
+let x=pick(r,total[(g*4u)*RN+c],total[(g*4u+1u)*RN+c],total[(g*4u+2u)*RN+c],total[(g*4u+3u)*RN+c]);
+let base=out_base+row*p.out_m;
 //#unroll DEEP
 for (var i = 0u; i < rolled(4u); i++) {
-if (row < p.m && col + i < p.p) {
+if (row<p.m&&col+i<p.p){
 //#if HAS_BIAS
-out[base + (col + i) * p.out_p] = x[i] + load_bias(p.bias_offset + (col + i) * p.bias_stride);
+out[base+(col+i)*p.out_p]=x[i]+load_bias(p.bias_offset+(col+i)*p.bias_stride);
 //#else
-//| out[base + (col + i) * p.out_p] = x[i];
+out[base+(col+i)*p.out_p]=x[i];
 //#endif
 }
 }
@@ -1308,16 +1306,16 @@ out[base + (col + i) * p.out_p] = x[i] + load_bias(p.bias_offset + (col + i) * p
 }
 `,
   patch: `
-struct Params {
-word: u32,
-bits: u32,
-mask: u32,
+struct Params{
+word:u32,
+bits:u32,
+mask:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> out: array<u32>;
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage,read_write>out:array<u32>;
 @compute @workgroup_size(1)
-fn main() {
-out[p.word] = (out[p.word] & ~p.mask) | (p.bits & p.mask);
+fn main(){
+out[p.word]=(out[p.word]&~p.mask)|(p.bits&p.mask);
 }
 `,
   reduce: `
@@ -1325,87 +1323,86 @@ out[p.word] = (out[p.word] & ~p.mask) | (p.bits & p.mask);
 const RANK: u32 = 1u; //#constant
 alias Value = f32; //#alias OUT
 const THREADS: u32 = 64u;
-struct Params {
-shape: array<vec4<u32>, 2>,
-x_strides: array<vec4<u32>, 2>,
-out_strides: array<vec4<u32>, 2>,
-rows: u32,
-pitch: u32,
-x_offset: u32,
-out_offset: u32,
-n: u32,
-n_stride: u32,
+struct Params{
+shape:array<vec4<u32>,2>,
+x_strides:array<vec4<u32>,2>,
+out_strides:array<vec4<u32>,2>,
+rows:u32,
+pitch:u32,
+x_offset:u32,
+out_offset:u32,
+n:u32,
+n_stride:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(0) var<uniform>p:Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
 //#if OP == max
-//| @group(0) @binding(2) var<storage, read_write> out: array<u32>;
-//| var<workgroup> part: array<u32, 64>;
+@group(0) @binding(2) var<storage,read_write>out:array<u32>;
+var<workgroup>part:array<u32,64>;
 //#else
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; //#storage OUT
-var<workgroup> part: array<Value, 64>;
+var<workgroup>part:array<Value,64>;
 //#endif
-fn load_x(i: u32) -> Value { return x[i]; } //#load x IN
+fn load_x(i: u32) -> Value {} //#load x IN
 //#if OP == max
-//| // Grows with the value.
-//| fn rank_of(v: Value) -> u32 {
-//| let bits = bitcast<u32>(v);
+fn rank_of(v:Value) ->u32{
+let bits=bitcast<u32>(v);
 //#if INTEGER
-//| return bits ^ 0x80000000u;
+return bits ^ 0x80000000u;
 //#else
-//| let magnitude = bits & 0x7fffffffu;
-//| if (magnitude > 0x7f800000u) { return 0xffffffffu; }
-//| if (magnitude == bits || magnitude == 0u) { return magnitude | 0x80000000u; }
-//| return ~bits;
+let magnitude=bits&0x7fffffffu;
+if (magnitude>0x7f800000u){return 0xffffffffu;}
+if (magnitude==bits||magnitude==0u){return magnitude|0x80000000u;}
+return ~bits;
 //#endif
-//| }
+}
 //#endif
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-let row = wg.y * p.pitch + wg.x;
-if (row >= p.rows) { return; }
-var rest = row;
-var xi = p.x_offset;
-var oi = p.out_offset;
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let row=wg.y*p.pitch+wg.x;
+if (row>=p.rows){return;}
+var rest=row;
+var xi=p.x_offset;
+var oi=p.out_offset;
 //#unroll
 for (var d = 0u; d < RANK; d++) {
-let at = rest % p.shape[d / 4u][d % 4u];
-rest /= p.shape[d / 4u][d % 4u];
-xi += at * p.x_strides[d / 4u][d % 4u];
-oi += at * p.out_strides[d / 4u][d % 4u];
+let at=rest%p.shape[d/4u][d%4u];
+rest/=p.shape[d/4u][d%4u];
+xi+=at*p.x_strides[d/4u][d%4u];
+oi+=at*p.out_strides[d/4u][d%4u];
 }
 //#if OP == max
-//| var acc = rank_of(load_x(xi));
+var acc=rank_of(load_x(xi));
 //#else
-var acc = Value(0);
+var acc=Value(0);
 //#endif
 for (var j = t; j < p.n; j += THREADS) {
 //#if OP == max
-//| acc = max(acc, rank_of(load_x(xi + j * p.n_stride)));
+acc=max(acc,rank_of(load_x(xi+j*p.n_stride)));
 //#else
-acc += load_x(xi + j * p.n_stride);
+acc+=load_x(xi+j*p.n_stride);
 //#endif
 }
-part[t] = acc;
+part[t]=acc;
 for (var half = THREADS / 2u; half > 0u; half /= 2u) {
 workgroupBarrier();
-if (t < half) {
+if (t<half){
 //#if OP == max
-//| part[t] = max(part[t], part[t + half]);
+part[t]=max(part[t],part[t+half]);
 //#else
-part[t] += part[t + half];
+part[t]+=part[t+half];
 //#endif
 }
 }
-if (t == 0u) {
+if (t==0u){
 //#if OP == mean
-//| out[oi] = part[0] / Value(p.n);
+out[oi]=part[0]/Value(p.n);
 //#elif OP == max && INTEGER
-//| out[oi] = part[0] ^ 0x80000000u;
+out[oi]=part[0] ^ 0x80000000u;
 //#elif OP == max
-//| out[oi] = select(~part[0], part[0] & 0x7fffffffu, part[0] >= 0x80000000u);
+out[oi]=select(~part[0],part[0]&0x7fffffffu,part[0]>=0x80000000u);
 //#else
-out[oi] = part[0];
+out[oi]=part[0];
 //#endif
 }
 }
@@ -1413,104 +1410,104 @@ out[oi] = part[0];
   rms_norm: `
 //#flags HAS_WEIGHT=true
 const THREADS: u32 = 64u;
-struct Params {
-rows: u32,
-pitch: u32,
-n: u32,
-x_offset: u32,
-x_row: u32,
-x_col: u32,
-weight_offset: u32,
-weight_stride: u32,
-out_offset: u32,
-out_row: u32,
-out_col: u32,
-eps: f32,
-unit_offset: f32,
+struct Params{
+rows:u32,
+pitch:u32,
+n:u32,
+x_offset:u32,
+x_row:u32,
+x_col:u32,
+weight_offset:u32,
+weight_stride:u32,
+out_offset:u32,
+out_row:u32,
+out_col:u32,
+eps:f32,
+unit_offset:f32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(0) var<uniform>p:Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
 //#if HAS_WEIGHT
 @group(0) @binding(2) var<storage, read> weight: array<f32>; //#storage WEIGHT
 //#endif
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
-var<workgroup> part: array<f32, 64>;
-fn load_x(i: u32) -> f32 { return x[i]; } //#load x IN
+@group(0) @binding(3) var<storage,read_write>out:array<f32>;
+var<workgroup>part:array<f32,64>;
+fn load_x(i: u32) -> f32 {} //#load x IN
 //#if HAS_WEIGHT
-fn load_weight(i: u32) -> f32 { return weight[i]; } //#load weight WEIGHT
+fn load_weight(i: u32) -> f32 {} //#load weight WEIGHT
 //#endif
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-let row = wg.y * p.pitch + wg.x;
-if (row >= p.rows) { return; }
-let xi = p.x_offset + row * p.x_row;
-let oi = p.out_offset + row * p.out_row;
-var sum = 0.0;
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let row=wg.y*p.pitch+wg.x;
+if (row>=p.rows){return;}
+let xi=p.x_offset+row*p.x_row;
+let oi=p.out_offset+row*p.out_row;
+var sum=0.0;
 for (var j = t; j < p.n; j += THREADS) {
-let v = load_x(xi + j * p.x_col);
-sum = fma(v, v, sum);
+let v=load_x(xi+j*p.x_col);
+sum=fma(v,v,sum);
 }
-part[t] = sum;
+part[t]=sum;
 for (var width = THREADS / 2u; width > 0u; width /= 2u) {
 workgroupBarrier();
-if (t < width) { part[t] += part[t + width]; }
+if (t<width){part[t]+=part[t+width];}
 }
 workgroupBarrier();
-let scale = 1.0 / sqrt(part[0] / f32(p.n) + p.eps);
+let scale=1.0/sqrt(part[0]/f32(p.n)+p.eps);
 for (var j = t; j < p.n; j += THREADS) {
-let v = load_x(xi + j * p.x_col) * scale;
+let v=load_x(xi+j*p.x_col)*scale;
 //#if HAS_WEIGHT
-out[oi + j * p.out_col] = v * (load_weight(p.weight_offset + j * p.weight_stride) + p.unit_offset);
+out[oi+j*p.out_col]=v*(load_weight(p.weight_offset+j*p.weight_stride)+p.unit_offset);
 //#else
-//| out[oi + j * p.out_col] = v;
+out[oi+j*p.out_col]=v;
 //#endif
 }
 }
 `,
   rotary: `
-struct Params {
-count: u32,
-pitch: u32,
-heads: u32,
-n: u32,
-half_d: u32,
-x_offset: u32,
-x_b: u32,
-x_h: u32,
-x_n: u32,
-x_d: u32,
-table_offset: u32,
-table_row: u32,
-table_col: u32,
-positions_offset: u32,
-positions_b: u32,
-positions_n: u32,
-out_offset: u32,
+struct Params{
+count:u32,
+pitch:u32,
+heads:u32,
+n:u32,
+half_d:u32,
+x_offset:u32,
+x_b:u32,
+x_h:u32,
+x_n:u32,
+x_d:u32,
+table_offset:u32,
+table_row:u32,
+table_col:u32,
+positions_offset:u32,
+positions_b:u32,
+positions_n:u32,
+out_offset:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(0) var<uniform>p:Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
-@group(0) @binding(2) var<storage, read> table: array<f32>;
-@group(0) @binding(3) var<storage, read> positions: array<u32>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
-fn load_x(i: u32) -> f32 { return x[i]; } //#load x IN
+@group(0) @binding(2) var<storage,read>table:array<f32>;
+@group(0) @binding(3) var<storage,read>positions:array<u32>;
+@group(0) @binding(4) var<storage,read_write>out:array<f32>;
+fn load_x(i: u32) -> f32 {} //#load x IN
 @compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-let i = id.y * p.pitch + id.x;
-if (i >= p.count) { return; }
-let d = i % p.half_d;
-let row = i / p.half_d;
-let n = row % p.n;
-let h = row / p.n % p.heads;
-let b = row / p.n / p.heads;
-let angle = p.table_offset + positions[p.positions_offset + b * p.positions_b + n * p.positions_n] * p.table_row;
-let c = table[angle + d * p.table_col];
-let s = table[angle + (d + p.half_d) * p.table_col];
-let xi = p.x_offset + b * p.x_b + h * p.x_h + n * p.x_n + d * p.x_d;
-let low = load_x(xi);
-let high = load_x(xi + p.half_d * p.x_d);
-let oi = p.out_offset + row * p.half_d * 2u + d;
-out[oi] = low * c - high * s;
-out[oi + p.half_d] = high * c + low * s;
+fn main(@builtin(global_invocation_id) id:vec3<u32>){
+let i=id.y*p.pitch+id.x;
+if (i>=p.count){return;}
+let d=i%p.half_d;
+let row=i/p.half_d;
+let n=row%p.n;
+let h=row/p.n%p.heads;
+let b=row/p.n/p.heads;
+let angle=p.table_offset+positions[p.positions_offset+b*p.positions_b+n*p.positions_n]*p.table_row;
+let c=table[angle+d*p.table_col];
+let s=table[angle+(d+p.half_d)*p.table_col];
+let xi=p.x_offset+b*p.x_b+h*p.x_h+n*p.x_n+d*p.x_d;
+let low=load_x(xi);
+let high=load_x(xi+p.half_d*p.x_d);
+let oi=p.out_offset+row*p.half_d*2u+d;
+out[oi]=low*c - high*s;
+out[oi+p.half_d]=high*c+low*s;
 }
 `,
   softmax: `
@@ -1518,69 +1515,69 @@ out[oi + p.half_d] = high * c + low * s;
 const RANK: u32 = 1u; //#constant
 const THREADS: u32 = 64u;
 const LOWEST: f32 = -3.4028234e38;
-struct Params {
-shape: array<vec4<u32>, 2>,
-x_strides: array<vec4<u32>, 2>,
-rows: u32,
-pitch: u32,
-x_offset: u32,
-out_offset: u32,
-lse_offset: u32,
-n: u32,
-n_stride: u32,
+struct Params{
+shape:array<vec4<u32>,2>,
+x_strides:array<vec4<u32>,2>,
+rows:u32,
+pitch:u32,
+x_offset:u32,
+out_offset:u32,
+lse_offset:u32,
+n:u32,
+n_stride:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<u32>;
-@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage,read>x:array<u32>;
+@group(0) @binding(2) var<storage,read_write>out:array<f32>;
 //#if LSE
-@group(0) @binding(3) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(3) var<storage,read_write>lse:array<u32>;
 //#endif
-var<workgroup> part: array<f32, 64>;
-fn weight(v: f32, m: f32) -> f32 { return exp(2.0 * max(0.5 * v - 0.5 * m, -1000.0)); }
+var<workgroup>part:array<f32,64>;
+fn weight(v:f32,m:f32) ->f32{return exp(2.0*max(0.5*v - 0.5*m,-1000.0));}
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-let row = wg.y * p.pitch + wg.x;
-if (row >= p.rows) { return; }
-var rest = row;
-var xi = p.x_offset;
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let row=wg.y*p.pitch+wg.x;
+if (row>=p.rows){return;}
+var rest=row;
+var xi=p.x_offset;
 //#unroll
 for (var d = 0u; d < RANK; d++) {
-xi += rest % p.shape[d / 4u][d % 4u] * p.x_strides[d / 4u][d % 4u];
-rest /= p.shape[d / 4u][d % 4u];
+xi+=rest%p.shape[d/4u][d%4u]*p.x_strides[d/4u][d%4u];
+rest/=p.shape[d/4u][d%4u];
 }
-let oi = p.out_offset + row * p.n;
-var m = LOWEST;
+let oi=p.out_offset+row*p.n;
+var m=LOWEST;
 for (var j = t; j < p.n; j += THREADS) {
-let bits = x[xi + j * p.n_stride];
-m = max(m, select(bitcast<f32>(bits), LOWEST, bits == 0xff800000u));
+let bits=x[xi+j*p.n_stride];
+m=max(m,select(bitcast<f32>(bits),LOWEST,bits==0xff800000u));
 }
-part[t] = m;
+part[t]=m;
 for (var half = THREADS / 2u; half > 0u; half /= 2u) {
 workgroupBarrier();
-if (t < half) { part[t] = max(part[t], part[t + half]); }
+if (t<half){part[t]=max(part[t],part[t+half]);}
 }
 workgroupBarrier();
-m = part[0];
+m=part[0];
 workgroupBarrier();
-var sum = 0.0;
+var sum=0.0;
 for (var j = t; j < p.n; j += THREADS) {
-let bits = x[xi + j * p.n_stride];
-let hidden = bits == 0xff800000u;
-let w = select(weight(bitcast<f32>(select(bits, 0xff7fffffu, hidden)), m), 0.0, hidden);
-out[oi + j] = w;
-sum += w;
+let bits=x[xi+j*p.n_stride];
+let hidden=bits==0xff800000u;
+let w=select(weight(bitcast<f32>(select(bits,0xff7fffffu,hidden)),m),0.0,hidden);
+out[oi+j]=w;
+sum+=w;
 }
-part[t] = sum;
+part[t]=sum;
 for (var half = THREADS / 2u; half > 0u; half /= 2u) {
 workgroupBarrier();
-if (t < half) { part[t] += part[t + half]; }
+if (t<half){part[t]+=part[t+half];}
 }
 workgroupBarrier();
-sum = part[0];
-let scale = select(0.0, 1.0 / max(sum, 1.0e-30), sum > 0.0);
+sum=part[0];
+let scale=select(0.0,1.0/max(sum,1.0e-30),sum>0.0);
 for (var j = t; j < p.n; j += THREADS) { out[oi + j] *= scale; }
 //#if LSE
-if (t == 0u) { lse[p.lse_offset + row] = select(0xff800000u, bitcast<u32>(m + log(max(sum, 1.0e-30))), sum > 0.0); }
+if (t==0u){lse[p.lse_offset+row]=select(0xff800000u,bitcast<u32>(m+log(max(sum,1.0e-30))),sum>0.0);}
 //#endif
 }
 `,
@@ -1589,150 +1586,150 @@ if (t == 0u) { lse[p.lse_offset + row] = select(0xff800000u, bitcast<u32>(m + lo
 const RANK: u32 = 1u; //#constant
 alias In = f32; //#alias IN
 alias Out = f32; //#alias OUT
-struct Params {
-shape: array<vec4<u32>, 2>,
-x_strides: array<vec4<u32>, 2>,
-out_strides: array<vec4<u32>, 2>,
-count: u32,
-pitch: u32,
-x_offset: u32,
-out_offset: u32,
-x_step: u32,
+struct Params{
+shape:array<vec4<u32>,2>,
+x_strides:array<vec4<u32>,2>,
+out_strides:array<vec4<u32>,2>,
+count:u32,
+pitch:u32,
+x_offset:u32,
+out_offset:u32,
+x_step:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(0) var<uniform>p:Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
 //#if PAIR
-//| @group(0) @binding(2) var<storage, read_write> out: array<u32>;
+@group(0) @binding(2) var<storage,read_write>out:array<u32>;
 //#else
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; //#storage OUT
 //#endif
-fn load_x(i: u32) -> In { return x[i]; } //#load x IN
+fn load_x(i: u32) -> In {} //#load x IN
 //#if PAIR
-//| fn bits(v: Out) -> u32 { return 0u; } //#bits OUT
+fn bits(v: Out) -> u32 {} //#bits OUT
 //#else
-fn store_out(i: u32, v: Out) { out[i] = v; } //#store out OUT
+fn store_out(i: u32, v: Out) {} //#store out OUT
 //#endif
 //#if OP == gelu
-fn erfc(v: f32) -> f32 {
-let z = abs(v);
-let t = 1.0 / (1.0 + 0.5 * z);
-let e = t * exp(-z * z - 1.26551223 + t * (1.00002368 + t * (0.37409196 + t * (0.09678418 + t * (-0.18628806
-+ t * (0.27886807 + t * (-1.13520398 + t * (1.48851587 + t * (-0.82215223 + t * 0.17087277)))))))));
-return select(2.0 - e, e, v >= 0.0);
+fn erfc(v:f32) ->f32{
+let z=abs(v);
+let t=1.0/(1.0+0.5*z);
+let e=t*exp(-z*z - 1.26551223+t*(1.00002368+t*(0.37409196+t*(0.09678418+t*(-0.18628806
++t*(0.27886807+t*(-1.13520398+t*(1.48851587+t*(-0.82215223+t*0.17087277)))))))));
+return select(2.0 - e,e,v>=0.0);
 }
 //#endif
 //#if OP == tanh || OP == gelu_tanh
-fn tanh_of(v: f32) -> f32 {
-let a = min(abs(v), 15.0);
-let s = v * v;
-let e = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
-let series = v + v * s * (-0.33333333 + s * (0.13333333 + s * (-0.053968254 + s * 0.021869489)));
-return select(select(-e, e, v >= 0.0), series, a < 0.25);
+fn tanh_of(v:f32) ->f32{
+let a=min(abs(v),15.0);
+let s=v*v;
+let e=1.0 - 2.0/(exp(2.0*a)+1.0);
+let series=v+v*s*(-0.33333333+s*(0.13333333+s*(-0.053968254+s*0.021869489)));
+return select(select(-e,e,v>=0.0),series,a<0.25);
 }
 //#endif
-fn f(v: In) -> Out {
+fn f(v:In) ->Out{
 //#if OP == copy
 //#if TO == float
 return Out(v);
 //#elif TO == int8
-//| return (v << 24u) >> 24u;
+return (v<<24u)>>24u;
 //#elif TO == uint8
-//| return v & 255;
+return v&255;
 //#elif TO == bool
-//| return select(0, 1, (bitcast<u32>(v) & 0x7fffffffu) != 0u);
+return select(0,1,(bitcast<u32>(v)&0x7fffffffu) !=0u);
 //#elif TO == bool_of_int
-//| return select(0, 1, v != 0);
+return select(0,1,v !=0);
 //#elif TO == int8_of_float
-//| return i32(clamp(v, -128.0, 127.0));
+return i32(clamp(v,-128.0,127.0));
 //#elif TO == uint8_of_float
-//| return i32(clamp(v, 0.0, 255.0));
+return i32(clamp(v,0.0,255.0));
 //#endif
 //#elif OP == neg
-//| return -v;
+return -v;
 //#elif OP == exp
-//| return exp(v);
+return exp(v);
 //#elif OP == log
-//| return log(v);
+return log(v);
 //#elif OP == tanh
-//| return tanh_of(v);
+return tanh_of(v);
 //#elif OP == sigmoid
-//| return 1.0 / (1.0 + exp(-v));
+return 1.0/(1.0+exp(-v));
 //#elif OP == sqrt
-//| return sqrt(v);
+return sqrt(v);
 //#elif OP == silu
-//| return v / (1.0 + exp(-v));
+return v/(1.0+exp(-v));
 //#elif OP == gelu
-//| return 0.5 * v * erfc(-0.70710678 * v);
+return 0.5*v*erfc(-0.70710678*v);
 //#elif OP == gelu_tanh
-//| return 0.5 * v * (1.0 + tanh_of(0.79788456 * (v + 0.044715 * v * v * v)));
+return 0.5*v*(1.0+tanh_of(0.79788456*(v+0.044715*v*v*v)));
 //#elif OP == quick_gelu
-//| return v / (1.0 + exp(-1.702 * v));
+return v/(1.0+exp(-1.702*v));
 //#elif OP == relu
-//| return max(v, 0.0);
+return max(v,0.0);
 //#endif
 }
 @compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-var rest = id.y * p.pitch + id.x;
-if (rest >= p.count) { return; }
-var xi = p.x_offset;
-var oi = p.out_offset;
+fn main(@builtin(global_invocation_id) id:vec3<u32>){
+var rest=id.y*p.pitch+id.x;
+if (rest>=p.count){return;}
+var xi=p.x_offset;
+var oi=p.out_offset;
 //#unroll
 for (var d = 0u; d < RANK; d++) {
-let at = rest % p.shape[d / 4u][d % 4u];
-rest /= p.shape[d / 4u][d % 4u];
-xi += at * p.x_strides[d / 4u][d % 4u];
-oi += at * p.out_strides[d / 4u][d % 4u];
+let at=rest%p.shape[d/4u][d%4u];
+rest/=p.shape[d/4u][d%4u];
+xi+=at*p.x_strides[d/4u][d%4u];
+oi+=at*p.out_strides[d/4u][d%4u];
 }
 //#if PAIR
-//| out[oi >> 1u] = bits(f(load_x(xi))) | (bits(f(load_x(xi + p.x_step))) << 16u);
+out[oi>>1u]=bits(f(load_x(xi)))|(bits(f(load_x(xi+p.x_step)))<<16u);
 //#else
-store_out(oi, f(load_x(xi)));
+store_out(oi,f(load_x(xi)));
 //#endif
 }
 `,
   where: `
 const RANK: u32 = 1u; //#constant
 alias Value = u32; //#alias OUT
-struct Params {
-shape: array<vec4<u32>, 2>,
-c_strides: array<vec4<u32>, 2>,
-a_strides: array<vec4<u32>, 2>,
-b_strides: array<vec4<u32>, 2>,
-out_strides: array<vec4<u32>, 2>,
-count: u32,
-pitch: u32,
-c_offset: u32,
-a_offset: u32,
-b_offset: u32,
-out_offset: u32,
+struct Params{
+shape:array<vec4<u32>,2>,
+c_strides:array<vec4<u32>,2>,
+a_strides:array<vec4<u32>,2>,
+b_strides:array<vec4<u32>,2>,
+out_strides:array<vec4<u32>,2>,
+count:u32,
+pitch:u32,
+c_offset:u32,
+a_offset:u32,
+b_offset:u32,
+out_offset:u32,
 }
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> condition: array<u32>;
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage,read>condition:array<u32>;
 @group(0) @binding(2) var<storage, read> a: array<u32>; //#storage OUT
 @group(0) @binding(3) var<storage, read> b: array<u32>; //#storage OUT
 @group(0) @binding(4) var<storage, read_write> out: array<u32>; //#storage OUT
-fn load_a(i: u32) -> Value { return a[i]; } //#load a OUT
-fn load_b(i: u32) -> Value { return b[i]; } //#load b OUT
-fn store_out(i: u32, v: Value) { out[i] = v; } //#store out OUT
+fn load_a(i: u32) -> Value {} //#load a OUT
+fn load_b(i: u32) -> Value {} //#load b OUT
+fn store_out(i: u32, v: Value) {} //#store out OUT
 @compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-var rest = id.y * p.pitch + id.x;
-if (rest >= p.count) { return; }
-var ci = p.c_offset;
-var ai = p.a_offset;
-var bi = p.b_offset;
-var oi = p.out_offset;
+fn main(@builtin(global_invocation_id) id:vec3<u32>){
+var rest=id.y*p.pitch+id.x;
+if (rest>=p.count){return;}
+var ci=p.c_offset;
+var ai=p.a_offset;
+var bi=p.b_offset;
+var oi=p.out_offset;
 //#unroll
 for (var d = 0u; d < RANK; d++) {
-let at = rest % p.shape[d / 4u][d % 4u];
-rest /= p.shape[d / 4u][d % 4u];
-ci += at * p.c_strides[d / 4u][d % 4u];
-ai += at * p.a_strides[d / 4u][d % 4u];
-bi += at * p.b_strides[d / 4u][d % 4u];
-oi += at * p.out_strides[d / 4u][d % 4u];
+let at=rest%p.shape[d/4u][d%4u];
+rest/=p.shape[d/4u][d%4u];
+ci+=at*p.c_strides[d/4u][d%4u];
+ai+=at*p.a_strides[d/4u][d%4u];
+bi+=at*p.b_strides[d/4u][d%4u];
+oi+=at*p.out_strides[d/4u][d%4u];
 }
-if (condition[ci] != 0u) { store_out(oi, load_a(ai)); } else { store_out(oi, load_b(bi)); }
+if (condition[ci] !=0u){store_out(oi,load_a(ai));}else{store_out(oi,load_b(bi));}
 }
 `,
 } as const;
