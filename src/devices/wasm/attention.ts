@@ -166,6 +166,8 @@ export function recordAttention(recorder: Recorder, call: AttentionCall): void {
     params: words.words,
     parts,
     cost: B * H * Q * (visible * share + 1) * 2 * (D + Dv),
+    // Causal, the last queries of a head see most keys.
+    lastFirst: call.causal,
     writes: wholly(call.out, call.weights, call.lse),
   });
 }

@@ -7,7 +7,7 @@
  *
  * Nothing is lost with a worker. Parts are independent and none of a command's inputs is among its outputs, so what a
  * lost worker had claimed is done again by the main thread. If a kernel is at fault, it fails there too, as it would
- * with one thread. All that matters is that a lost worker writes no more: it said so itself, or its port closed.
+ * with one thread. All that matters is that a lost worker writes no more: it said so itself, or was ended some seconds ago.
  *
  * @module
  */
@@ -15,6 +15,7 @@ import { warnOnce } from "../../notice.ts";
 import type { Command } from "./command.ts";
 import {
   ENGINE,
+  INSIDE,
   KERNEL,
   LAST_FIRST,
   LEAST,
@@ -76,6 +77,9 @@ export class Crew implements Helpers {
   readonly #hands: (Hand | null)[];
   hands: readonly Hand[] = [];
   readonly #places = new Map<Workplace, Known>();
+  /** Commands that were shared, and workers that were lost, for tests. */
+  shared = 0;
+  losses = 0;
   #engines = 0;
   #owed = 0;
   #lost = 0;
@@ -88,6 +92,16 @@ export class Crew implements Helpers {
   constructor(size: number) {
     this.control = new Int32Array(new SharedArrayBuffer(4 * (WORKERS + size * LINE)));
     this.#hands = new Array(size).fill(null);
+  }
+
+  /** Workers that are ready. */
+  get ready(): number {
+    return this.hands.filter((hand) => this.#stateOf(hand) === READY && !hand.isDismissed).length;
+  }
+
+  /** Workers that are inside a kernel. */
+  get inside(): number {
+    return this.hands.filter(({ line }) => Atomics.load(this.control, line + INSIDE) !== 0).length;
   }
 
   /** Begins a command on all threads that are there; null where it is better run on this one alone. */
@@ -112,6 +126,7 @@ export class Crew implements Helpers {
     Atomics.add(control, TICKET, 1);
     if (Atomics.load(control, PARKED) > 0) Atomics.notify(control, TICKET);
     this.#offered++;
+    this.shared++;
     return this.#current = new Shared(this, command, call);
   }
 
@@ -146,6 +161,7 @@ export class Crew implements Helpers {
     this.#put(at, null);
     if (hand.isDismissed || this.#stateOf(hand) === LEFT) return;
     this.#lost++;
+    this.losses++;
     if (hand.reason === "") return;
     warnOnce(`thread ${hand.reason}`, `A worker thread ended: ${hand.reason}. What it did is done again.`);
   }

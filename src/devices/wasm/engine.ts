@@ -35,6 +35,8 @@ export interface EngineOptions {
   maximum?: number;
   /** SIMD128 only, the same bits everywhere; default: the `deterministic` setting. */
   deterministic?: boolean;
+  /** Most threads; default, and limit: the `threads` setting. */
+  threads?: number;
 }
 
 /** The `"wasm"` device: see {@linkcode Device}. Each model has its own, so that a trap kills one model only. */
@@ -75,7 +77,7 @@ export class WasmEngine implements Device, Recorder {
     this.#params = Math.ceil(heapBase / ALIGN) * ALIGN;
     this.#scratch = this.#params + PARAM_WORDS * 4;
     const first = this.#scratch + SCRATCH_BYTES;
-    this.workers = pooled.shared ? workersFor(maximum) : 0;
+    this.workers = pooled.shared ? Math.min(workersFor(maximum), (options.threads ?? Infinity) - 1) : 0;
     const workspaces = Array.from({ length: this.workers }, (_, i) => {
       const scratch = first + i * WORKSPACE_BYTES;
       return { scratch, stack: scratch + WORKSPACE_BYTES };

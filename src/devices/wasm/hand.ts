@@ -16,8 +16,11 @@ export function whyNoWorkers(): string | null {
   return null;
 }
 
-/** How long after {@linkcode Hand.end} its end should be known, in milliseconds. Deno lets a thread run for two seconds. */
-export const END_MS = 10_000;
+/**
+ * How long a thread that is ended may still run, in milliseconds. Nothing tells of its end; Deno lets the script go on
+ * for two seconds and stops it then, others stop it at once.
+ */
+const END_MS = 4000;
 
 /**
  * A Deno process lives as long as its Workers, and they have no public `unref`. What its own `node:worker_threads` uses
@@ -26,10 +29,12 @@ export const END_MS = 10_000;
  */
 function unref(worker: Worker): void {
   if (!("Deno" in globalThis)) return;
-  const methods: Record<symbol, unknown> = Object.getPrototypeOf(worker);
-  for (const symbol of Object.getOwnPropertySymbols(methods)) {
-    const method = methods[symbol];
-    if (symbol.description === undefined && typeof method === "function") method.call(worker, false);
+  for (let at = Object.getPrototypeOf(worker); at !== null; at = Object.getPrototypeOf(at)) {
+    const methods: Record<symbol, unknown> = at;
+    for (const symbol of Object.getOwnPropertySymbols(methods)) {
+      const method = methods[symbol];
+      if (symbol.description === undefined && typeof method === "function") method.call(worker, false);
+    }
   }
 }
 
@@ -37,8 +42,6 @@ function unref(worker: Worker): void {
 export class Hand {
   /** Where its line of the control words begins. */
   readonly line: number;
-  /** Set once the thread is known to have ended: it writes nothing any more. */
-  isDead = false;
   /** What went wrong, as far as it said so. */
   reason = "";
   /** Set once it was told to leave. */
@@ -49,8 +52,8 @@ export class Hand {
   readonly engines = new Set<number>();
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #worker: Worker;
-  readonly #port: MessagePort;
-  #ending = false;
+  /** When it was ended, and from when on it writes nothing any more. */
+  #dead = Infinity;
 
   /**
    * Starts a thread. `changed` is called when it is ready and when it failed.
@@ -63,8 +66,6 @@ export class Hand {
     control.fill(0, this.line, this.line + LINE);
     const url = URL.createObjectURL(new Blob([WORKER_SOURCE], { type: "text/javascript" }));
     this.#worker = new Worker(url, { type: "module", name: "attune" });
-    const { port1, port2 } = new MessageChannel();
-    this.#port = port1;
     this.#worker.onmessage = ({ data }: MessageEvent<{ failed?: string }>) => {
       URL.revokeObjectURL(url);
       // Not before: while it starts, somebody may wait for it and for nothing else.
@@ -76,16 +77,16 @@ export class Hand {
       event.preventDefault();
       this.reason = event.message === "" ? "its script was refused" : event.message;
       // The error was thrown between commands, so the thread is not inside one.
-      this.isDead = true;
       this.end();
+      this.#dead = 0;
       changed(this);
     };
-    this.tell({ control, line: this.line, port: port2 }, [port2]);
+    this.tell({ control, line: this.line });
   }
 
   /** Sends a message, which the worker reads before the next command. */
-  tell(letter: Letter, transfer: Transferable[] = []): void {
-    this.#worker.postMessage(letter, transfer);
+  tell(letter: Letter): void {
+    this.#worker.postMessage(letter);
     Atomics.add(this.#control, this.line + MAIL, 1);
     // By two: what is offered stays offered.
     Atomics.add(this.#control, TICKET, 2);
@@ -98,18 +99,15 @@ export class Hand {
     this.tell({ leave: true });
   }
 
-  /** Ends the thread wherever it is; `isDead` is set once it is known to have ended, which may take seconds. */
+  /** Ends the thread wherever it is; `isDead` says when it has ended. */
   end(): void {
-    if (this.#ending) return;
-    this.#ending = true;
+    if (this.#dead < Infinity) return;
     this.#worker.terminate();
-    // Listening keeps a process alive, so it is not done before and not for ever.
-    const port = this.#port;
-    const timer = setTimeout(() => port.close(), END_MS);
-    port.addEventListener("close", () => {
-      clearTimeout(timer);
-      this.isDead = true;
-    });
-    port.start();
+    this.#dead = performance.now() + END_MS;
+  }
+
+  /** Whether the thread has ended: it writes nothing any more. */
+  get isDead(): boolean {
+    return this.#dead < Infinity && performance.now() > this.#dead;
   }
 }

@@ -81,7 +81,7 @@ export function linear(recorder: Recorder, x: View, weight: View, bias: View | n
   // Few rows: whole weight rows stream past. Many: a block of each operand stays in the second-level cache.
   const few = M < 7;
   const row_block = few ? M : 48;
-  const streamed = Math.ceil(1e6 / (M * Math.max(1, I)) / 4) * 4;
+  const streamed = Math.ceil(2.5e5 / (M * Math.max(1, I)) / 4) * 4;
   const col_block = few ? Math.min(512, Math.max(8, streamed)) : 64;
   const words = new Words(recorder)
     .pointer(x).int(rowStride("an input", x))

@@ -121,7 +121,6 @@ export class Queue {
   #dropCommands(from: number, end: number): void {
     const first = Math.max(from - this.#base, this.#next), last = end - this.#base;
     if (first === this.#next && first < last) this.#halt();
-    if (this.failure !== null) return;
     for (let i = first; i < last; i++) {
       const entry = this.#entries[i]!;
       if (typeof entry === "function") continue;
@@ -144,29 +143,23 @@ export class Queue {
       if (state === "more") return;
       if (state === "waiting") return this.#begun.wait(SLEEP_MS);
     } catch (error) {
-      this.#fail(entry, error);
+      this.failure = new EngineFailure(
+        `Kernel "${entry.kernel}" failed (${error instanceof Error ? error.message : String(error)}); ` +
+          "this engine is closed, load the model again",
+        { cause: error },
+      );
+      this.drop();
       throw this.failure;
     }
     this.#begun = null;
     this.#next++;
   }
 
-  #fail({ kernel }: Command, error: unknown): void {
-    if (this.failure !== null) return;
-    this.failure = new EngineFailure(
-      `Kernel "${kernel}" failed (${error instanceof Error ? error.message : String(error)}); ` +
-        "this engine is closed, load the model again",
-      { cause: error },
-    );
-    this.drop();
-  }
-
   /** Stops the command that has begun. */
   #halt(): void {
     const begun = this.#begun;
     this.#begun = null;
-    if (begun === null || begun.halt()) return;
-    this.#fail(this.#entries[this.#next] as Command, new Error("a thread does not stop"));
+    begun?.halt();
   }
 
   /** Forgets what has not run and marks what it would have filled. */

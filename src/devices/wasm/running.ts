@@ -21,13 +21,13 @@ export interface Running {
   /**
    * Does some parts on this thread. `"waiting"`: none are left, but other threads are not done with theirs.
    *
-   * @throws what the kernel throws, {@linkcode EngineFailure} when another thread neither works nor ends
+   * @throws what the kernel throws
    */
   step(): "more" | "waiting" | "done";
   /** Blocks until another thread is done, at most about `ms`; may return sooner. */
   wait(ms: number): void;
-  /** Gives up what is left. Returns once no other thread is at work, or false where one does not stop. */
-  halt(): boolean;
+  /** Gives up what is left. Returns once no other thread is at work. */
+  halt(): void;
 }
 
 /** Runs commands on this thread, one at a time. */
@@ -58,7 +58,5 @@ export class Alone implements Running {
 
   wait(): void {}
 
-  halt(): boolean {
-    return true;
-  }
+  halt(): void {}
 }

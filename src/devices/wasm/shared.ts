@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { EngineFailure } from "../../errors.ts";
 import type { Command } from "./command.ts";
 import {
   BEGIN,
@@ -20,7 +19,7 @@ import {
   STATE,
   TICKET,
 } from "./control.ts";
-import { END_MS, type Hand } from "./hand.ts";
+import type { Hand } from "./hand.ts";
 import type { Runner, Running } from "./running.ts";
 
 /** How long a worker may be inside after everybody else is done before it is ended, in milliseconds. */
@@ -93,16 +92,14 @@ export class Shared implements Running {
     }
   }
 
-  halt(): boolean {
+  halt(): void {
     Atomics.store(this.#control, NEXT, this.#command.parts);
     this.#close();
-    const start = performance.now();
     while (!this.#isQuiet()) {
-      if (performance.now() - start > STALL_MS) return false;
+      this.#endStalled();
       this.wait(10);
     }
     this.#helpers.over();
-    return true;
   }
 
   #run(begin: number, end: number): void {
@@ -152,19 +149,13 @@ export class Shared implements Running {
     return true;
   }
 
-  /**
-   * Ends workers that take far too long.
-   *
-   * @throws {EngineFailure} where that does not help: such a thread may go on writing at any time
-   */
+  /** Ends workers that take far too long. Until they have ended they may write. */
   #endStalled(): void {
     const now = performance.now();
     if (this.#waitingSince === 0) this.#waitingSince = now;
-    const waited = now - this.#waitingSince;
-    if (waited < STALL_MS) return;
+    if (now - this.#waitingSince < STALL_MS) return;
     for (const hand of this.#helpers.hands) {
       if (Atomics.load(this.#control, hand.line + INSIDE) !== 0) hand.end();
     }
-    if (waited > STALL_MS + END_MS) throw new EngineFailure("a thread neither works nor ends");
   }
 }

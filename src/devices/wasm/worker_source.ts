@@ -37,8 +37,6 @@ export interface Greeting {
   readonly control: Int32Array<SharedArrayBuffer>;
   /** Where its line begins. */
   readonly line: number;
-  /** Kept open as long as the worker lives: its other end hears of the worker's end. */
-  readonly port: MessagePort;
 }
 
 /** An engine to work for. */
@@ -65,7 +63,7 @@ export const WORKER_SOURCE = `"use strict";
 const { add, compareExchange, load, notify, store, sub, wait } = Atomics;
 const pause = Atomics.pause ?? (() => {});
 const engines = new Map();
-let control, line, port, received = 0, done = 0;
+let control, line, received = 0, done = 0;
 
 onmessage = ({ data }) => {
   received++;
@@ -78,9 +76,9 @@ onmessage = ({ data }) => {
 };
 
 function read(letter) {
-  if (letter.leave) return leave(${LEFT});
+  if (letter.leave) return leave();
   if (letter.control) {
-    ({ control, line, port } = letter);
+    ({ control, line } = letter);
     store(control, line + ${STATE}, ${READY});
     return postMessage({ ready: true });
   }
@@ -92,16 +90,17 @@ function read(letter) {
   engines.set(engine, { kernels, scratch });
 }
 
-function leave(state) {
-  store(control, line + ${STATE}, state);
+function leave() {
+  store(control, line + ${STATE}, ${LEFT});
   close();
 }
 
 function fail(error) {
   postMessage({ failed: String(error) });
-  leave(${FAILED});
+  store(control, line + ${STATE}, ${FAILED});
   store(control, line + ${INSIDE}, 0);
   ring();
+  close();
 }
 
 function ring() {
@@ -125,7 +124,7 @@ function loop() {
     add(control, ${PARKED}, 1);
     const woken = wait(control, ${TICKET}, ticket, ${IDLE_MS});
     sub(control, ${PARKED}, 1);
-    if (woken === "timed-out") return leave(${LEFT});
+    if (woken === "timed-out") return leave();
     since = performance.now();
   }
 }
