@@ -10,7 +10,12 @@
  *
  * @module
  */
-export { conformance, type ConformanceOptions } from "./src/testing/conformance.ts";
+export {
+  conformance,
+  conformance_tests,
+  type ConformanceOptions,
+  type ConformanceTest,
+} from "./src/testing/conformance.ts";
 export { CONFORMANCE_CASES, type ConformanceCase } from "./src/testing/cases.ts";
 export type { Tolerance } from "./src/testing/tolerance.ts";
 export {

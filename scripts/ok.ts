@@ -3,7 +3,8 @@
  *
  * Names of steps as arguments run only those. With `--ci`, as `.ci/run` calls it, the tests are started by the very
  * command the README gives. What needs Rust is skipped, and said so, on a machine without it, unless
- * `REQUIRE_WASM_TOOLCHAIN=1`; what needs a GPU is skipped without an adapter, unless `REQUIRE_WEBGPU=1`.
+ * `REQUIRE_WASM_TOOLCHAIN=1`; what needs a GPU is skipped without an adapter, unless `REQUIRE_WEBGPU=1`; what needs
+ * Chromium or Node 24 unless `REQUIRE_BROWSER=1` or `REQUIRE_NODE=1`.
  *
  * @module
  */
@@ -21,6 +22,8 @@ interface Step {
   readonly minutes: number;
   /** What the machine must have, by command name. */
   readonly needs?: string;
+  /** Whether it can do nothing without a GPU adapter, real or software. */
+  readonly gpu?: true;
 }
 
 const deno = Deno.execPath();
@@ -34,6 +37,11 @@ const eachCrate = (...args: string[]): string[][] =>
     return ["cargo", subcommand!, "--manifest-path", manifest, ...rest];
   });
 
+/** Rows of the attention table that Dawn runs too: every form of mask, without the long search for counterexamples. */
+const DAWN_TESTS = "tests/attention_kernels_test.ts";
+const DAWN_ROWS =
+  "--filter=/^webgpu: attention (eager|flash): (?!random|head dim|many keys|blocks|a row has)/";
+
 const STEPS: readonly Step[] = [
   { name: "format", commands: [[deno, "fmt", "--check"]], minutes: 3 },
   { name: "lint", commands: [[deno, "lint"]], minutes: 3 },
@@ -44,6 +52,27 @@ const STEPS: readonly Step[] = [
     minutes: 3,
   },
   { name: "tests", commands: [testCommand()], minutes: 20 },
+  {
+    name: "dawn",
+    commands: [[
+      deno,
+      "test",
+      "-A",
+      "--no-lock",
+      "--preload=tests/dawn/substitute.ts",
+      DAWN_ROWS,
+      DAWN_TESTS,
+    ]],
+    minutes: 8,
+    gpu: true,
+  },
+  {
+    name: "browser",
+    commands: [
+      [deno, "test", "-A", "--no-lock", "tests/browser/chromium_run.ts", "tests/browser/node_run.ts"],
+    ],
+    minutes: 8,
+  },
   { name: "fuzz", commands: [[deno, "task", "fuzz", "--seconds", ci ? "60" : "10"]], minutes: 5 },
   {
     name: "rust",
@@ -97,12 +126,19 @@ const total: Counts = { passed: 0, failed: 0, skipped: 0 };
 const report: string[] = [];
 let failure: string | undefined;
 
-for (const { name, commands, minutes, needs } of STEPS) {
+for (const { name, commands, minutes, needs, gpu } of STEPS) {
   if (wanted.length > 0 && !wanted.includes(name)) continue;
   console.log(`\n== ${name}`);
   if (needs !== undefined && Deno.env.get("REQUIRE_WASM_TOOLCHAIN") !== "1" && !await has(needs)) {
     console.log(`skipped: there is no ${needs} here (REQUIRE_WASM_TOOLCHAIN=1 makes that a failure)`);
     report.push(`   skipped  ${name}: no ${needs}`);
+    continue;
+  }
+  if (gpu && Deno.env.get("REQUIRE_WEBGPU") !== "1") {
+    console.log(
+      "skipped: a second WebGPU implementation is tried where REQUIRE_WEBGPU=1 says there is a driver",
+    );
+    report.push(`   skipped  ${name}: REQUIRE_WEBGPU is not set`);
     continue;
   }
   const started = performance.now();

@@ -43,6 +43,16 @@ export interface ConformanceOptions {
 /** Functions given without a name get one each. */
 let unnamed = 0;
 
+/** One row of the suite, for any test runner: the fields are those of a `Deno.test` step. */
+export interface ConformanceTest {
+  /** The row's name. */
+  readonly name: string;
+  /** Whether the implementation's mask formatter refuses the row, which is no failure. */
+  readonly ignore: boolean;
+  /** Computes and compares; rejects with what differs. */
+  fn(): Promise<void>;
+}
+
 /**
  * Registers a `Deno.test` with one step per row of the case table: the implementation, asked through
  * {@linkcode attention} with masks from its own formatter, must agree with {@linkcode reference_attention}. Rows that
@@ -60,29 +70,55 @@ let unnamed = 0;
  * ```
  */
 export function conformance(target: string | AttentionFunction, options: ConformanceOptions = {}): void {
+  const { device = "wasm", ignore } = options;
+  const name = nameOf(target, options);
+  const rows = conformance_tests(name, options);
+  Deno.test({
+    name: `conformance: ${name} on ${device}${ignore === undefined ? "" : ` (${ignore})`}`,
+    ignore: ignore !== undefined,
+    fn: async (t) => {
+      for (const row of rows) {
+        await t.step({ ...row, name: row.ignore ? `${row.name} (its mask formatter refuses)` : row.name });
+      }
+    },
+  });
+}
+
+/**
+ * The rows of {@linkcode conformance} without a test runner, for runtimes that have another than Deno's, or none, as
+ * browsers.
+ *
+ * @throws {InvalidArgument} for a name without an attention function or mask formatter
+ *
+ * @example
+ * ```ts ignore
+ * import { test } from "node:test";
+ * for (const { name, ignore, fn } of conformance_tests("sdpa")) test(name, { skip: ignore }, fn);
+ * ```
+ */
+export function conformance_tests(
+  target: string | AttentionFunction,
+  options: ConformanceOptions = {},
+): ConformanceTest[] {
   const { device = "wasm", cases = CONFORMANCE_CASES, ignore } = options;
   const tolerance = options.tolerance ?? ATTENTION_TOLERANCE[device];
-  const name = typeof target === "string" ? target : registered(target, options.format_mask ?? sdpa_mask);
+  const name = nameOf(target, options);
   const format = ALL_MASK_ATTENTION_FUNCTIONS.resolve(name);
   if (format === undefined) {
     throw new InvalidArgument(
       `Cannot check "${name}": no mask formatter is registered under it; register one with AttentionMaskInterface.register`,
     );
   }
-  Deno.test({
-    name: `conformance: ${name} on ${device}${ignore === undefined ? "" : ` (${ignore})`}`,
-    ignore: ignore !== undefined,
-    fn: async (t) => {
-      for (const row of cases) {
-        const refused = refuses(format, row, name, device);
-        await t.step({
-          name: refused ? `${row.name} (its mask formatter refuses)` : row.name,
-          ignore: refused,
-          fn: () => checkRow(name, format, row, device, tolerance),
-        });
-      }
-    },
-  });
+  return cases.map((row) => ({
+    name: row.name,
+    ignore: ignore !== undefined || refuses(format, row, name, device),
+    fn: () => checkRow(name, format, row, device, tolerance),
+  }));
+}
+
+/** The name of an implementation; a function without one is registered under a new one. */
+function nameOf(target: string | AttentionFunction, { format_mask = sdpa_mask }: ConformanceOptions): string {
+  return typeof target === "string" ? target : registered(target, format_mask);
 }
 
 function registered(fn: AttentionFunction, format_mask: MaskFormatter): string {
