@@ -591,10 +591,10 @@ for (const on of await testDevices({ every_build: true })) {
     });
 
     test(`linear: ${dtype} weights, a row has the same bits in any batch`, async (bench, random) => {
-      for (const [I, O] of [[7, 5], [64, 33], [100, 17], [256, 40]] as const) {
+      for (const [I, O] of [[7, 5], [64, 33], [100, 17], [256, 40], [1027, 19]] as const) {
         const weight = placeNormal(bench, random, [O, I], {}, dtype), bias = placeNormal(bench, random, [O]);
-        const x = placeNormal(bench, random, [33, I]);
-        for (const M of [2, 3, 4, 7, 33]) {
+        const x = placeNormal(bench, random, [wasm ? 331 : 33, I]);
+        for (const M of wasm ? [2, 3, 4, 7, 33, 48, 331] : [2, 3, 4, 7, 33]) {
           const out = bench.empty([M, O]);
           bench.device.kernels.linear({ ...x.view, shape: [M, I] }, weight.view, bias.view, out);
           const together = await bench.read(out);

@@ -40,6 +40,7 @@ const ONE_DEVICE_ONLY: Readonly<Record<string, string>> = {
   decode:
     "on the CPU flash over a few query rows is a kernel of its own; flash.wgsl takes them as a short tile",
   flash_merge: "joins the key ranges of a short query tile, which the GPU sums in different workgroups",
+  pack_rows: "the CPU packs the rows of a linear layer once; the GPU stages its tiles in workgroup memory",
   rotary_table: "the GPU's table is computed on the CPU, since WGSL's cos and sin are too coarse",
   blocks: "hides scores of eager before their softmax; in Rust that is a step inside eager",
   linear_quantized: "quantised models run on the CPU; on a GPU they are refused",

@@ -37,6 +37,14 @@ export interface Command {
 export interface Recorder {
   /** Address of an allocation in the engine's memory. */
   address(allocation: Allocation): number;
+  /**
+   * Reserves memory for what one command hands to the next.
+   *
+   * @throws {OutOfMemory}
+   */
+  allocate(bytes: number): Allocation;
+  /** Gives it back once everything recorded so far has run. */
+  release(allocation: Allocation): void;
   /** Appends a command to the queue. */
   record(command: Command): void;
   /** Table index of a function the kernel module exports by name, for hooks such as the softcap tile function. */

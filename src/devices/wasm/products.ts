@@ -68,6 +68,27 @@ export function matmul(recorder: Recorder, a: View, b: View, out: View, transpos
   });
 }
 
+/** From this many rows on a linear layer packs its operands: fewer do not pay for packing the weight. */
+const PACKED_ROWS = 48;
+/** Rows that are packed at a time, at most: what bounds the memory this takes. */
+const PACKED_MOST = 320;
+/** Rows of a packed panel, its columns, and elements of the contraction that are packed together. */
+const [PANEL, COLUMNS, DEPTH] = [5, 8, 512] as const;
+/** Floating point operations of a part of a packed product, about. */
+const PART = 1e7;
+
+/** Rows a linear layer of (M, I) packs at a time; 0 where it packs none. The sums are the same. */
+function packedRows(M: number, I: number): number {
+  if (M < PACKED_ROWS || I === 0) return 0;
+  const each = Math.ceil(M / Math.ceil(M / PACKED_MOST));
+  return Math.ceil(each / PANEL) * PANEL;
+}
+
+/** Bytes that {@linkcode linear} takes while it runs, for x (M, I). */
+export function packedBytes(M: number, I: number): number {
+  return packedRows(M, I) * Math.ceil(I / 4) * 4 * 4;
+}
+
 /** Records `out = x · weightᵀ + bias`. */
 export function linear(recorder: Recorder, x: View, weight: View, bias: View | null, out: View): void {
   checkFloat("an input", x, true);
@@ -78,21 +99,69 @@ export function linear(recorder: Recorder, x: View, weight: View, bias: View | n
   const O = weight.shape[0]!;
   if (M * O === 0) return;
   if (bias !== null) rowStride("a bias", bias);
-  // Few rows: whole weight rows stream past. Many: a block of each operand stays in the second-level cache.
+  const rows = packedRows(M, I);
+  if (rows > 0) return packed(recorder, rows, x, weight, bias, out);
+  // A block of each operand stays in the second-level cache; where rows are few whole weight rows stream past.
   const few = M < 7;
-  const row_block = few ? M : 48;
   const streamed = Math.ceil(2.5e5 / (M * Math.max(1, I)) / 4) * 4;
   const col_block = few ? Math.min(512, Math.max(8, streamed)) : 64;
   const words = new Words(recorder)
     .pointer(x).int(rowStride("an input", x))
     .pointer(weight).int(rowStride("a weight", weight), codeOf(weight.dtype))
     .typed(bias)
-    .pointer(out).int(M, I, O, row_block, col_block, few ? Math.max(1, I) : 1024);
+    .pointer(out).int(M, I, O, M, col_block, few ? Math.max(1, I) : 1024, 0);
   recorder.record({
     kernel: "linear",
     params: words.words,
-    parts: Math.ceil(M / row_block) * Math.ceil(O / col_block),
+    parts: Math.ceil(O / col_block),
     cost: 2 * M * I * O,
     writes: wholly(out),
   });
+}
+
+/** Packs `rows` rows of x at a time, which the product after them reads. */
+function packed(
+  recorder: Recorder,
+  rows: number,
+  x: View,
+  weight: View,
+  bias: View | null,
+  out: View,
+): void {
+  const [M, I] = x.shape as [number, number];
+  const O = weight.shape[0]!;
+  const ldx = rowStride("an input", x);
+  const col_block = Math.max(COLUMNS, Math.floor(PART / (2 * rows * I) / COLUMNS) * COLUMNS);
+  const panels = Math.ceil(1e5 / (PANEL * I));
+  const room = recorder.allocate(packedBytes(M, I));
+  const panelsOf: View = { allocation: room, dtype: "float32", offset: 0, shape: [], strides: [] };
+  try {
+    for (let first = 0; first < M; first += rows) {
+      const m = Math.min(rows, M - first);
+      const some = { ...x, offset: x.offset + first * ldx };
+      const to = { ...out, offset: out.offset + first * O };
+      recorder.record({
+        kernel: "pack_rows",
+        params: new Words(recorder).pointer(some).int(ldx).pointer(panelsOf).int(m, I, DEPTH, panels).words,
+        parts: Math.ceil(Math.ceil(m / PANEL) / panels),
+        cost: 8 * m * I,
+        writes: [],
+      });
+      const words = new Words(recorder)
+        .pointer(some).int(ldx)
+        .pointer(weight).int(rowStride("a weight", weight), codeOf(weight.dtype))
+        .typed(bias)
+        .pointer(to).int(m, I, O, m, col_block, DEPTH).pointer(panelsOf);
+      recorder.record({
+        kernel: "linear",
+        params: words.words,
+        parts: Math.ceil(O / col_block),
+        cost: 2 * m * I * O,
+        // What is dropped is dropped to the end, so the last of them stands for all.
+        writes: first + m === M ? wholly(out) : [],
+      });
+    }
+  } finally {
+    recorder.release(room);
+  }
 }

@@ -20,6 +20,7 @@ mod dtype;
 mod eager;
 mod embedding;
 mod flash;
+mod gemm;
 mod kv_quantize;
 mod linear;
 mod map;

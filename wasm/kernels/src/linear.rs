@@ -1,11 +1,12 @@
 //! `out (M, O) = x (M, I) · weight (O, I)ᵀ + bias (O)`, weights in any float type.
 //!
-//! Over the naive triple loop: 3×4 register tiles of dot products (see dot.rs); the contraction is cut so that
-//! four weight rows and three x rows stay in the first-level cache; half-width weights are widened in registers
-//! for few rows, and once per panel into scratch memory where many rows share them. Every path does the same
-//! arithmetic in the same order, so the result of a row does not depend on M.
+//! Over the naive triple loop: few rows meet 3×4 register tiles of dot products (see dot.rs), which read the weight
+//! where it lies; half-width weights are widened in registers, and from seven rows on once per panel into scratch
+//! memory. Many rows are packed (see gemm.rs). Every path does the same arithmetic in the same order, so the result
+//! of a row does not depend on M.
 use crate::dot::{part_floats, Nt};
 use crate::dtype::{at, at_mut, read_f32, size, BFloat, Half, Single, BF16, F32};
+use crate::gemm::{Gemm, Matrix};
 
 #[repr(C)]
 pub struct Linear {
@@ -28,6 +29,8 @@ pub struct Linear {
     row_block: u32,
     col_block: u32,
     k_block: u32,
+    /// What gemm.rs made of x, or null where x is read as it lies (dot.rs): the sums are the same.
+    packed: *const f32,
 }
 
 /// From this many rows on, widening a weight panel once costs less than widening it for each tile.
@@ -53,35 +56,56 @@ unsafe fn block(p: &Linear, scratch: *mut f32, row: usize, m: usize, col: usize,
         read_f32(at(p.bias, col, size(p.bias_dtype)), p.bias_dtype, 1, n, scratch);
         bias = scratch as *const f32;
     }
-    let part = scratch.add(n.next_multiple_of(4));
-    let panel = if inner > k_block {
-        part.add(part_floats(m, n))
-    } else {
-        part
-    };
+    let scratch = scratch.add(n.next_multiple_of(4));
     let bytes = size(p.weight_dtype);
+    let x = at(p.x, row.wrapping_mul(p.ldx as usize), 4);
+    let weight = at(p.weight, col.wrapping_mul(p.ldw as usize), bytes);
+    let c = at_mut(at_mut(p.out, row.wrapping_mul(p.o as usize), 4), col, 4);
+    let ldc = p.o as usize;
+    if !p.packed.is_null() {
+        let (a, ld) = (p.packed.add(row * inner.next_multiple_of(4)), p.ldw as usize);
+        let b = Matrix {
+            p: weight,
+            dtype: p.weight_dtype,
+            ld,
+        };
+        Gemm {
+            a,
+            b,
+            m,
+            n,
+            k: inner,
+            k_block,
+            c,
+            ldc,
+            bias,
+            scratch,
+        }
+        .run();
+        return;
+    }
     let mut k0 = 0;
     loop {
         let k = (inner - k0).min(k_block);
-        let weight = at(at(p.weight, col.wrapping_mul(p.ldw as usize), bytes), k0, bytes);
         let mut t = Nt {
-            a: at(at(p.x, row.wrapping_mul(p.ldx as usize), 4), k0, 4),
+            a: at(x, k0, 4),
             lda: p.ldx as usize,
             m,
-            b: weight,
+            b: at(weight, k0, bytes),
             ldb: p.ldw as usize,
             n,
             k,
-            part,
+            part: scratch,
             first: k0 == 0,
             last: k0 + k == inner,
-            c: at_mut(at_mut(p.out, row.wrapping_mul(p.o as usize), 4), col, 4),
-            ldc: p.o as usize,
+            c,
+            ldc,
             bias,
         };
         if p.weight_dtype != F32 && m >= WIDEN_ROWS {
+            let panel = scratch.add(if inner > k_block { part_floats(m, n) } else { 0 });
             for j in 0..n {
-                let from = at(weight, j.wrapping_mul(p.ldw as usize), bytes);
+                let from = at(at(weight, j.wrapping_mul(p.ldw as usize), bytes), k0, bytes);
                 read_f32(from, p.weight_dtype, 1, k, panel.add(j * k));
             }
             t.b = panel as *const u8;
