@@ -5,6 +5,8 @@
  * `Tensor.from` keeps the host data and a device gets a copy at first use. Tensors made by kernels have no host
  * copy until `data()` reads one.
  *
+ * Length: the public methods of a tensor, each with its contract.
+ *
  * @module
  */
 import { convertTo, type DType, DTYPES, type HostArray, isDType, present, type TypedArray } from "./dtype.ts";

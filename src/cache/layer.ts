@@ -6,6 +6,8 @@
  * for a token stays constant. Nothing that was filled is written again, so a snapshot is a view; it keeps a buffer
  * alive that was left, because an abort drops the copies into the new one.
  *
+ * Length: each kind of layer changes what the one it is made of does with the same buffers.
+ *
  * @module
  */
 import type { DeviceName } from "../devices/device.ts";

@@ -1,6 +1,8 @@
 /**
  * PreTrainedModel: what every model shares. One model file reads top to bottom; this is what stands around it.
  *
+ * Length: the public methods of a model, each with its contract.
+ *
  * @module
  */
 import { checkBackends, enabledSdpaBackends } from "../attention/sdpa_kernel.ts";

@@ -12,7 +12,7 @@ import {
   type DeviceName,
   DynamicCache,
   liveBuffers,
-  Tensor,
+  type Tensor,
 } from "../../mod.ts";
 import { CONFORMANCE_CASES, conformance_tests } from "../../testing.ts";
 

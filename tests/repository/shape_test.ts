@@ -48,6 +48,7 @@ const ONE_DEVICE_ONLY: Readonly<Record<string, string>> = {
   quantize_weight: "makes the weights of linear_quantized",
   pack_weight: "brings the weights of linear_quantized from files into memory",
   unpack_weight: "brings the weights of linear_quantized from memory into files",
+  kv_quantize: "rounds keys and values of int8 caches, which the GPU refuses",
   patch: "GPU copies move whole words, and a tensor of halves may start in the middle of one",
 };
 

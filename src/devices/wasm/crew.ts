@@ -36,7 +36,7 @@ import {
 } from "./control.ts";
 import { Hand } from "./hand.ts";
 import { partsPerCall, type Runner, type Running } from "./running.ts";
-import { type Helpers, Shared } from "./shared.ts";
+import { type Helpers, Shared } from "./spread.ts";
 import { workersFor } from "./threads.ts";
 
 /** Cost of a command that is worth a thread's attention: about 50 µs of work. */

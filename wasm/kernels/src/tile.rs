@@ -2,7 +2,7 @@
 //!
 //! A kernel asks for rows `j..j+n` and gets f32 rows with a stride: the storage itself where it can be read in place,
 //! else a widened copy in scratch memory. So a block table, another storage type or the scales of int8 rows are data, not
-//! another kernel.
+//! another kernel. Length: every way rows are read stands here.
 use crate::attention::{fill, Attention, Operand};
 use crate::dot::Nt;
 use crate::dtype::{at, at_mut, read_f32, size, BFloat, Byte, Half, Single, BF16, F32, I8};
