@@ -1,6 +1,6 @@
 /**
  * Attention: every implementation through the public `attention()`, on plain tensors and on the views a model
- * makes, compared with the float64 oracle and with the peer, then timed beside the probe and the peer.
+ * makes, compared with the float64 oracle and with the peers, then timed beside the probe and the peers.
  *
  * @module
  */
@@ -20,7 +20,7 @@ import {
 import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
 import { type AttentionShape, flopsOf, kvBytesOf, shapesOf } from "./cases.ts";
 import { assertRows, fastUniform, type Operands, oracleRows, swapAxes } from "./compare.ts";
-import { openAttentionPeers, type PeerAttention } from "./peers/attention.ts";
+import { contestantOf, openAll, type OpenedOperation } from "./peers/kernels.ts";
 import type { BenchContext, Row, Section } from "./report.ts";
 import { type Contestant, interleave } from "./timing.ts";
 
@@ -132,7 +132,7 @@ async function operandsOf({ name, B, H, Hkv, Q, K, D, kv = "float32" }: Attentio
 }
 
 /** Whether a peer computes a shape at all. A shape it refuses is a result, not a failure of the bench. */
-async function runs(peer: PeerAttention, shape: AttentionShape, notes: string[]): Promise<boolean> {
+async function runs(peer: OpenedOperation, shape: AttentionShape, notes: string[]): Promise<boolean> {
   try {
     await peer.call();
     return true;
@@ -145,7 +145,7 @@ async function runs(peer: PeerAttention, shape: AttentionShape, notes: string[])
 
 /** Compares all, then times all. */
 async function runShape(context: BenchContext, shape: AttentionShape, notes: string[]): Promise<Row[]> {
-  const { peer, probe, effort, depth } = context;
+  const { peers: all, probe, effort, depth, clock, threads } = context;
   const { B, H, Q, K } = shape;
   const operands = await operandsOf(shape);
   const decode = Q === 1;
@@ -160,15 +160,15 @@ async function runShape(context: BenchContext, shape: AttentionShape, notes: str
     ...names.map((n) => ready(n, "", shape, plainInputs)),
     ...names.map((n) => ready(n, "model views", shape, modelInputs)),
   ];
-  const opened: readonly PeerAttention[] = peer === null || shape.noPeer !== undefined
+  const opened = shape.noPeer !== undefined
     ? []
-    : await openAttentionPeers(peer, shape, operands);
+    : await openAll(all.kernels, (p) => p.attention(shape, operands));
   try {
     context.progress(`${shape.name}: oracle`);
     const oracle = oracleRows(shape, operands);
     const errors = new Map<string, number>();
     let first: Float32Array | null = null;
-    const peers: PeerAttention[] = [];
+    const peers: OpenedOperation[] = [];
     for (const p of opened) if (await runs(p, shape, notes)) peers.push(p);
     for (const contestant of [...ours, ...peers]) {
       context.progress(`${shape.name}: comparing ${contestant.name}`);
@@ -186,22 +186,25 @@ async function runShape(context: BenchContext, shape: AttentionShape, notes: str
         "max error": error,
       }));
     }
+    const timed = ours.filter(({ name }) => !name.startsWith("eager,"));
     // A cache that fits the processor's is not read from memory, and the sweep would evict it.
-    const streams = decode && kvBytesOf(shape) >= STREAMS_FROM;
+    const streams = threads === 1 && decode && kvBytesOf(shape) >= STREAMS_FROM;
     const contestants: Contestant[] = [
       ...(decode && !streams ? [] : [{ name: "probe", run: () => decode ? probe.sweep() : probe.peak() }]),
-      ...[...ours, ...peers].map((c) => ({ name: c.name, run: () => c.call() })),
+      ...timed.map((c) => ({ name: c.name, run: () => c.call() })),
+      ...peers.map(contestantOf),
     ];
     const timings = await interleave(
       contestants,
       effort,
       (text) => context.progress(`${shape.name}: ${text}`),
     );
-    const yardstick = (decode ? probe.bytes : probe.flops) / (timings.get("probe")?.cpu ?? NaN);
-    const rival = Math.min(...peers.map((p) => timings.get(p.name)!.cpu));
-    return [...ours, ...peers].map((c): Row => {
+    const yardstick = (decode ? probe.bytes : probe.flops * threads) / (timings.get("probe")?.[clock] ?? NaN);
+    const rival = Math.min(...peers.filter((p) => !p.native).map((p) => timings.get(p.name)![clock]));
+    return [...timed, ...peers].map((c): Row => {
       const { cpu, wall, median, rounds } = timings.get(c.name)!;
-      const rate = (decode ? kvBytesOf(shape) : flopsOf(shape)) / cpu;
+      const time = { cpu, wall }[clock];
+      const rate = (decode ? kvBytesOf(shape) : flopsOf(shape)) / time;
       return {
         case: shape.name,
         implementation: c.name,
@@ -213,7 +216,7 @@ async function runShape(context: BenchContext, shape: AttentionShape, notes: str
         "GB/s": decode ? rate / 1e6 : null,
         "of P128": decode ? null : rate / yardstick,
         "of BW": streams ? rate / yardstick : null,
-        "× peer": rival === Infinity ? null : rival / cpu,
+        "× peer": rival === Infinity ? null : rival / time,
         "max error": errors.get(c.name)!,
       };
     });
@@ -229,6 +232,7 @@ export async function benchAttention(context: BenchContext): Promise<Section> {
   const compared: string[] = [];
   const refusals: string[] = [];
   for (const shape of shapesOf(context.depth)) {
+    if (context.threads > 1 && !shape.threaded) continue;
     const found = await runShape(context, shape, refusals);
     if (context.depth === "check" || !shape.compareOnly) rows.push(...found);
     else compared.push(shape.name);
@@ -239,12 +243,13 @@ export async function benchAttention(context: BenchContext): Promise<Section> {
     notes: [
       "Every row was compared before it was timed: with the float64 oracle (sampled rows of large cases) and with the others.",
       ...(compared.length === 0 ? [] : [`Compared in the same way and not timed: ${compared.join("; ")}.`]),
-      "Times end when the output is in a JavaScript array, for the peer as for ours.",
+      "Times end when the output is in a JavaScript array, for the peers as for ours; PyTorch and jax-js hold their operands, ONNX Runtime is given them.",
+      "jax-js and tfjs-wasm compute products and a softmax a head at a time, with transposed keys beforehand: the fastest they have.",
       "GFLOP/s count the two products over the pairs the mask leaves (causal: the triangle), for every contestant.",
       "“model views”: the query permuted from (B, Q, H, D), keys and values a slice of a cache with spare room.",
       "Masks that eager, sdpa and flex_attention need are built before timing, as a model builds them once a forward.",
       ...refusals,
-      "“× peer”: the fastest peer's time divided by this time.",
+      "“× peer”: the time of the fastest peer that is WebAssembly, divided by this time.",
     ],
   };
 }

@@ -27,6 +27,8 @@ export interface AttentionShape {
   readonly kv?: DType;
   /** Leave the peer out, with the reason. */
   readonly noPeer?: string;
+  /** Also measured on two threads. */
+  readonly threaded?: boolean;
   /** Only compared, in every kind of run, never timed. */
   readonly compareOnly?: boolean;
 }
@@ -98,12 +100,18 @@ export const ATTENTION_SHAPES: readonly AttentionShape[] = [
     compareOnly: true,
   },
   { name: "prefill 128, D 64, full", depth: "check", ...prefill(8, 128, 64) },
-  { name: "prefill 512, D 64, full", depth: "quick", ...prefill(8, 512, 64) },
+  { name: "prefill 512, D 64, full", depth: "quick", ...prefill(8, 512, 64), threaded: true },
   { name: "prefill 512, D 64, causal", depth: "quick", ...prefill(8, 512, 64), causal: true },
   { name: "prefill 512, D 128, full", depth: "full", ...prefill(8, 512, 128) },
   { name: "prefill 1024, grouped 8/2, causal", depth: "full", ...prefill(8, 1024, 64), Hkv: 2, causal: true },
-  { name: "prefill 2048, D 64, causal", depth: "quick", ...prefill(4, 2048, 64), causal: true },
-  { name: "prefill 4096, D 64, full", depth: "full", ...prefill(2, 4096, 64) },
+  {
+    name: "prefill 2048, D 64, causal",
+    depth: "quick",
+    ...prefill(4, 2048, 64),
+    causal: true,
+    threaded: true,
+  },
+  { name: "prefill 4096, D 64, full", depth: "full", ...prefill(2, 4096, 64), threaded: true },
   { name: "prefill 4096, D 64, causal", depth: "full", ...prefill(2, 4096, 64), causal: true },
   {
     name: "prefill 4096, D 64, window 512",
@@ -130,6 +138,7 @@ export const ATTENTION_SHAPES: readonly AttentionShape[] = [
     Q: 1,
     K: 32768,
     D: 128,
+    threaded: true,
   },
   {
     name: "decode over 32768, 32/8, D 128, bfloat16 (128 MiB)",

@@ -84,6 +84,20 @@ export function swapAxes(data: Float32Array, [B, H, Q, D]: readonly number[]): F
   return out;
 }
 
+/** (rows, columns) → (columns, rows). */
+export function transposed(data: Float32Array, rows: number, columns: number): Float32Array<ArrayBuffer> {
+  const BLOCK = 32; // both sides of a block fit the first-level cache
+  const out = new Float32Array(rows * columns);
+  for (let r0 = 0; r0 < rows; r0 += BLOCK) {
+    for (let c0 = 0; c0 < columns; c0 += BLOCK) {
+      for (let r = r0; r < Math.min(rows, r0 + BLOCK); r++) {
+        for (let c = c0; c < Math.min(columns, c0 + BLOCK); c++) out[c * rows + r] = data[r * columns + c]!;
+      }
+    }
+  }
+  return out;
+}
+
 /** `n` numbers uniform in [−√3, √3) (variance 1) by a fast generator: operands of hundreds of MiB in a second. */
 export function fastUniform(n: number, seed: number): Float32Array<ArrayBuffer> {
   const out = new Float32Array(n);

@@ -6,7 +6,7 @@
  */
 import { AutoModelForCausalLM, AutoTokenizer, type PreTrainedModel, Tensor } from "../mod.ts";
 import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
-import { decoderGraph, PeerDecoder } from "./peers/llama.ts";
+import { decoderGraph, PeerDecoder } from "./peers/llama_onnx.ts";
 import type { BenchContext, Row, Section } from "./report.ts";
 import { type Contestant, cpuNow, Elapsed, interleave, median } from "./timing.ts";
 
@@ -81,7 +81,8 @@ async function measure(
 ): Promise<Row[]> {
   const contestants: Contestant[] = generators.map((g) => ({ name: g.name, run: () => run(g) }));
   const timings = await interleave(contestants, context.effort, (t) => context.progress(`${figure}: ${t}`));
-  const rival = context.peer === null ? null : timings.get(context.peer.name)!.cpu;
+  const { clock, peers: { onnx } } = context;
+  const rival = onnx === null ? null : timings.get(onnx.name)![clock];
   return generators.map((g): Row => {
     const { cpu, wall, median: middle, rounds } = timings.get(g.name)!;
     return {
@@ -91,8 +92,8 @@ async function measure(
       "wall ms": wall,
       "median ms": middle,
       rounds,
-      "tokens/s": tokens / cpu * 1000,
-      "× peer": rival === null ? null : rival / cpu,
+      "tokens/s": tokens / { cpu, wall }[clock] * 1000,
+      "× peer": rival === null ? null : rival / { cpu, wall }[clock],
     };
   });
 }
@@ -137,7 +138,7 @@ async function peakMemory(prompt: readonly number[]): Promise<Row[]> {
 
 /** Runs the bench. */
 export async function benchGenerate(context: BenchContext): Promise<Section> {
-  const { peer, depth } = context;
+  const { peers: { onnx: peer }, depth } = context;
   const decoder = peer === null ? null : await PeerDecoder.open(peer, decoderGraph(DEMO), DEMO);
   const count = depth === "check" ? 12 : 48;
   const rows: Row[] = [];

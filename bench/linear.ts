@@ -1,6 +1,6 @@
 /**
  * Linear layers: a product of matrices (prefill) and of a vector with a large weight (decode), beside the probes and
- * the peer's MatMul.
+ * the peers.
  *
  * @module
  */
@@ -9,17 +9,11 @@ import { defaultDevice } from "../src/devices/mod.ts";
 import { seeded } from "../tests/support/random.ts";
 import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
 import { fastUniform } from "./compare.ts";
-import { transposed } from "./peers/llama.ts";
-import { matmulGraph } from "./peers/onnxruntime_web.ts";
+import { contestantOf, type LinearShape as Sizes, openAll } from "./peers/kernels.ts";
 import type { BenchContext, Row, Section } from "./report.ts";
 import { type Contestant, interleave } from "./timing.ts";
 
-/** x (M, I) · weight (O, I)ᵀ. */
-interface LinearShape {
-  readonly name: string;
-  readonly M: number;
-  readonly I: number;
-  readonly O: number;
+interface LinearShape extends Sizes {
   readonly depths: readonly BenchContext["depth"][];
 }
 
@@ -66,7 +60,7 @@ function checkOutputs(
 
 async function runShape(context: BenchContext, shape: LinearShape): Promise<Row[]> {
   const { M, I, O, name } = shape;
-  const { peer, probe, effort, depth } = context;
+  const { peers, probe, effort, depth, clock, threads } = context;
   const engine = defaultDevice("wasm");
   const x = fastUniform(M * I, 11);
   // As initialised layers have it: outputs of variance 1 whatever the width.
@@ -101,19 +95,19 @@ async function runShape(context: BenchContext, shape: LinearShape): Promise<Row[
         },
       });
     }
-    if (peer !== null) {
-      context.progress(`${name}: opening ${peer.name}`);
-      const session = await peer.open(matmulGraph(M, I, O, transposed(weight, O, I)));
-      closing.push(() => session.close());
-      const feeds = { x: { type: "float32", data: x, shape: [M, I] } } as const;
-      const label = `${peer.name} MatMul`;
-      errors.set(label, checkOutputs((await session.run(feeds))["y"]!.data, x, weight, shape));
-      contestants.push({ name: label, run: () => session.run(feeds) });
+    context.progress(`${name}: opening peers`);
+    const opened = await openAll(peers.kernels, (p) => p.linear(shape, x, weight));
+    for (const operation of opened) {
+      closing.push(() => operation.close());
+      context.progress(`${name}: comparing ${operation.name}`);
+      const output = operation.arrange(await operation.call());
+      errors.set(operation.name, checkOutputs(output, x, weight, shape));
+      contestants.push(contestantOf(operation));
     }
     if (depth === "check") {
       return [...errors].map(([n, error]) => ({ case: name, implementation: n, "max error": error }));
     }
-    const streams = M === 1 && O * I * 4 >= STREAMS_FROM;
+    const streams = threads === 1 && M === 1 && O * I * 4 >= STREAMS_FROM;
     const probing: Contestant[] = M > 1
       ? [{ name: "probe", run: () => probe.peak() }]
       : streams
@@ -124,12 +118,13 @@ async function runShape(context: BenchContext, shape: LinearShape): Promise<Row[
       effort,
       (t) => context.progress(`${name}: ${t}`),
     );
-    const yardstick = (M > 1 ? probe.flops : probe.bytes) / (timings.get("probe")?.cpu ?? NaN);
-    const rival = peer === null ? null : timings.get(`${peer.name} MatMul`)!.cpu;
+    const yardstick = (M > 1 ? probe.flops * threads : probe.bytes) / (timings.get("probe")?.[clock] ?? NaN);
+    const rivals = opened.filter((p) => !p.native).map((p) => timings.get(p.name)![clock]);
     return contestants.map((c): Row => {
       const { cpu, wall, median, rounds } = timings.get(c.name)!;
-      const flops = 2 * M * I * O / cpu;
-      const bytes = O * I * (c.name.includes("bfloat16") ? 2 : 4) / cpu;
+      const time = { cpu, wall }[clock];
+      const flops = 2 * M * I * O / time;
+      const bytes = O * I * (c.name.includes("bfloat16") ? 2 : 4) / time;
       return {
         case: name,
         implementation: c.name,
@@ -141,7 +136,7 @@ async function runShape(context: BenchContext, shape: LinearShape): Promise<Row[
         "GB/s": M > 1 ? null : bytes / 1e6,
         "of P128": M > 1 ? flops / yardstick : null,
         "of BW": streams ? bytes / yardstick : null,
-        "× peer": rival === null ? null : rival / cpu,
+        "× peer": rivals.length === 0 ? null : Math.min(...rivals) / time,
         "max error": errors.get(c.name)!,
       };
     });
@@ -154,14 +149,16 @@ async function runShape(context: BenchContext, shape: LinearShape): Promise<Row[
 export async function benchLinear(context: BenchContext): Promise<Section> {
   const rows: Row[] = [];
   for (const shape of SHAPES) {
+    if (context.threads > 1 && shape.M === 1) continue;
     if (shape.depths.includes(context.depth)) rows.push(...await runShape(context, shape));
   }
   return {
     title: "Linear layers",
     rows,
     notes: [
-      "“linear” ends when the result lies in the engine's memory, where the next layer takes it; “read back” when it is in a JavaScript array, which is what the peer's time includes.",
-      "The peer has no bfloat16 MatMul on this execution provider: its float32 stands beside both.",
+      "“linear” ends when the result lies in the engine's memory, where the next layer takes it; “read back” when it is in a JavaScript array, which is what a peer's time includes.",
+      "No peer has a bfloat16 product on WebAssembly: their float32 stands beside both.",
+      "“× peer”: the time of the fastest peer that is WebAssembly, divided by this time.",
       "GEMV GB/s count the weight's bytes once.",
     ],
   };

@@ -5,9 +5,9 @@
  */
 import { cpus } from "node:os";
 import { device } from "../mod.ts";
-import type { Peer } from "./peers/onnxruntime_web.ts";
+import type { Peers } from "./peers/open.ts";
 import type { Probe } from "./probe.ts";
-import type { Effort } from "./timing.ts";
+import type { Clock, Effort } from "./timing.ts";
 
 /** One line of a table: values by column. */
 export type Row = Readonly<Record<string, string | number | null>>;
@@ -18,6 +18,10 @@ export interface Section {
   readonly rows: readonly Row[];
   /** What a reader must know to read the figures right. */
   readonly notes: readonly string[];
+  /** Threads it was measured on; default 1. */
+  readonly threads?: number;
+  /** What measuring it took. */
+  readonly seconds?: number;
 }
 
 /** Where the figures come from. */
@@ -29,7 +33,8 @@ export interface Machine {
   readonly v8: string;
   readonly kernels: string;
   readonly threads: number;
-  readonly peer: string;
+  /** Peers of kernels, as each says what it is. */
+  readonly peers: readonly string[];
   /** Averages over 1, 5 and 15 minutes, before the run and after it. */
   readonly load_before: readonly number[];
   readonly load_after: readonly number[];
@@ -39,8 +44,10 @@ export interface Machine {
 export interface BenchContext {
   readonly depth: "check" | "quick" | "full";
   readonly effort: Effort;
-  /** Null with --no-peers. */
-  readonly peer: Peer | null;
+  readonly threads: number;
+  /** Which time rates and ratios are made of. */
+  readonly clock: Clock;
+  readonly peers: Peers;
   readonly probe: Probe;
   /** Shows a line of progress where there is a terminal. */
   progress(text: string): void;
@@ -48,7 +55,8 @@ export interface BenchContext {
 
 /** Facts of this machine and process. */
 export async function describeMachine(
-  peer: Peer | null,
+  threads: number,
+  { kernels }: Peers,
 ): Promise<Omit<Machine, "load_before" | "load_after">> {
   return {
     cpu: cpus()[0]?.model ?? "unknown",
@@ -57,10 +65,8 @@ export async function describeMachine(
     deno: Deno.version.deno,
     v8: Deno.version.v8,
     kernels: (await device("wasm")).description,
-    threads: 1,
-    peer: peer === null
-      ? "none (--no-peers)"
-      : `${peer.name} ${peer.version}, wasm execution provider, 1 thread`,
+    threads,
+    peers: kernels.map((peer) => peer.description),
   };
 }
 
@@ -109,8 +115,8 @@ export function machineText(machine: Machine): string {
   return [
     `- CPU: ${machine.cpu}, ${machine.logical_cpus} logical CPUs, ${machine.os}`,
     `- Deno ${machine.deno}, V8 ${machine.v8}, default flags`,
-    `- kernels: ${machine.kernels}, ${machine.threads} thread`,
-    `- peer: ${machine.peer}`,
+    `- kernels: ${machine.kernels}, ${machine.threads} thread${machine.threads === 1 ? "" : "s"}`,
+    `- peers: ${machine.peers.length === 0 ? "none" : machine.peers.join("; ")}`,
     `- load average: ${load(machine.load_before)} before, ${load(machine.load_after)} after`,
   ].join("\n");
 }

@@ -10,7 +10,7 @@ import { benchGenerate } from "./generate.ts";
 import { judge } from "./goals.ts";
 import { benchLinear } from "./linear.ts";
 import { benchMasks } from "./masks.ts";
-import { loadOnnxRuntimeWeb } from "./peers/onnxruntime_web.ts";
+import { openPeers } from "./peers/open.ts";
 import { makeProbe } from "./probe.ts";
 import {
   type BenchContext,
@@ -35,6 +35,12 @@ const BENCHES = {
 } as const;
 type Name = keyof typeof BENCHES;
 
+/** What a run without names runs. */
+const DEFAULT = Object.keys(BENCHES) as Name[];
+
+/** The benches that also run on two threads. */
+const THREADED: readonly Name[] = ["linear", "attention"];
+
 /** A run as it is stored. */
 interface Results {
   readonly depth: BenchContext["depth"];
@@ -42,6 +48,9 @@ interface Results {
   readonly probes: { readonly "P128 GFLOP/s": number; readonly "BW GB/s": number };
   readonly sections: readonly Section[];
 }
+
+/** The exit status that says: so many threads are not available here. */
+const NO_THREADS = 3;
 
 /** One line on a terminal that is overwritten and cleared; nothing where the output goes to a file. */
 function progressLine(): (text: string) => void {
@@ -68,45 +77,109 @@ interface Options {
   readonly quick?: boolean;
   readonly check?: boolean;
   readonly peers: boolean;
+  readonly natives: boolean;
+  readonly threads: string;
   readonly json?: string;
   readonly markdown?: boolean;
   readonly save?: string;
 }
 
+/** Sets the threads of this process. Where the library has not so many, the process ends. */
+async function setThreads(threads: number): Promise<void> {
+  try {
+    await configure({ threads });
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : String(error));
+    Deno.exit(NO_THREADS);
+  }
+}
+
+/** The same on two threads, in a process of its own: an engine's threads are settled before its first use. */
+async function runThreaded(names: readonly Name[], options: Options): Promise<readonly Section[] | string> {
+  const file = await Deno.makeTempFile({ suffix: ".json" });
+  try {
+    const flags = [
+      ...(options.quick ? ["--quick"] : []),
+      ...(options.peers ? [] : ["--no-peers"]),
+      ...(options.natives ? [] : ["--no-natives"]),
+    ];
+    const script = new URL(import.meta.url).href;
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "-A",
+        "--quiet",
+        "--no-lock",
+        script,
+        ...names,
+        "--threads",
+        "2",
+        "--json",
+        file,
+        ...flags,
+      ],
+      stdout: "null",
+      stderr: "piped",
+    }).output();
+    const said = new TextDecoder().decode(stderr).trim();
+    if (code === NO_THREADS) return said;
+    if (code !== 0) throw new Error(`The run on 2 threads failed: ${said}`);
+    const { sections }: Results = JSON.parse(await Deno.readTextFile(file));
+    return sections.filter((section) => section.threads === 2);
+  } finally {
+    await Deno.remove(file);
+  }
+}
+
 async function run(names: readonly Name[], options: Options): Promise<void> {
   const depth = options.check ? "check" : options.quick ? "quick" : "full";
-  const benches = names.length === 0 ? Object.keys(BENCHES) as Name[] : names;
+  const benches = names.length === 0 ? DEFAULT : names;
   const load_before = Deno.loadavg();
-  await configure({ threads: 1 });
-  const peer = options.peers ? await loadOnnxRuntimeWeb() : null;
-  const facts = await describeMachine(peer);
+  const threads = Number(options.threads);
+  await setThreads(threads);
+  const natives = options.peers && options.natives && depth !== "check";
+  const peers = await openPeers({ threads, peers: options.peers, natives });
+  for (const reason of peers.missing) console.error(reason);
+  const facts = await describeMachine(threads, peers);
   const progress = progressLine();
   progress("probing");
   const probe = makeProbe(depth === "check" ? 1 : 256);
   const context: BenchContext = {
     depth,
     effort: EFFORT[depth === "full" ? "full" : "quick"],
-    peer,
+    threads,
+    clock: threads === 1 ? "cpu" : "wall",
+    peers,
     probe,
     progress,
   };
   const sections: Section[] = [];
+  const show = (section: Section) => {
+    sections.push(section);
+    if (!options.markdown && !options.check) console.log(`${sectionText(section)}\n`);
+  };
   for (const name of benches) {
     // Closes the idle default engine: V8 counts the whole reservation of every engine as memory to be collected,
     // and from 8 GiB on it does little else (NOTES.md).
     await configure({});
-    const section = await BENCHES[name]({ ...context, progress: (text) => progress(`${name}: ${text}`) });
+    const began = performance.now();
+    const found = await BENCHES[name]({ ...context, progress: (text) => progress(`${name}: ${text}`) });
     progress("");
-    sections.push(section);
-    if (!options.markdown && !options.check) console.log(`${sectionText(section)}\n`);
+    const title = threads === 1 ? found.title : `${found.title}, ${threads} threads`;
+    const notes = [...found.notes, ...peers.missing];
+    show({ ...found, title, notes, threads, seconds: Math.round((performance.now() - began) / 1000) });
   }
   if (options.check) {
     const compared = sections.reduce((n, s) => n + s.rows.length, 0);
-    console.log(
-      `Compared ${compared} outputs of ${benches.join(", ")}: all agree${
-        peer === null ? ", without the peer" : ""
-      }.`,
-    );
+    const alone = options.peers ? "" : ", without the peers";
+    console.log(`Compared ${compared} outputs of ${benches.join(", ")}: all agree${alone}.`);
+  } else if (threads === 1) {
+    progress("on 2 threads");
+    const threaded = THREADED.filter((name) => benches.includes(name));
+    const found = threaded.length === 0 ? [] : await runThreaded(threaded, options);
+    progress("");
+    if (typeof found === "string") console.log(`2 threads are not available: ${found}\n`);
+    else found.forEach(show);
   }
   const goals = judge(sections);
   if (goals !== null && depth !== "check") {
@@ -126,6 +199,7 @@ async function run(names: readonly Name[], options: Options): Promise<void> {
     },
     sections,
   };
+  await peers.close();
   if (options.markdown) console.log(markdown(results));
   else if (!options.check) console.log(`\n${machineText(results.machine)}`);
   if (options.json !== undefined) {
@@ -133,21 +207,26 @@ async function run(names: readonly Name[], options: Options): Promise<void> {
   }
   // A full run of everything is the one that is committed.
   const save = options.save ?? (depth === "full" && names.length === 0 ? "latest" : undefined);
-  if (save === undefined) return;
-  const folder = new URL("results/", import.meta.url);
-  await Deno.mkdir(folder, { recursive: true });
-  await Deno.writeTextFile(new URL(`${save}.json`, folder), `${JSON.stringify(results, null, 2)}\n`);
-  await Deno.writeTextFile(new URL(`${save}.md`, folder), `${markdown(results).trimEnd()}\n`);
+  if (save !== undefined) {
+    const folder = new URL("results/", import.meta.url);
+    await Deno.mkdir(folder, { recursive: true });
+    await Deno.writeTextFile(new URL(`${save}.json`, folder), `${JSON.stringify(results, null, 2)}\n`);
+    await Deno.writeTextFile(new URL(`${save}.md`, folder), `${markdown(results).trimEnd()}\n`);
+  }
+  // The peers' idle workers would keep the process alive.
+  Deno.exit(0);
 }
 
 const program = new Command("bench")
   .description(
-    "Compares every output first, then times it beside the machine's own peak and onnxruntime-web.",
+    "Compares every output first, then times it beside the machine's own peak and its peers.",
   )
   .addArgument(new Argument("[benches...]", "which; default: all").choices(Object.keys(BENCHES)))
   .option("--quick", "fewer shapes and rounds")
   .option("--check", "compare only, time nothing")
-  .option("--no-peers", "run without onnxruntime-web, which is required otherwise")
+  .option("--no-peers", "run without the peers, which are required otherwise")
+  .option("--no-natives", "run without the peers that are machine code")
+  .option("--threads <n>", "threads, for us and the peers; from 2 on wall time counts", "1")
   .option("--json <file>", "also write the results as JSON")
   .option("--markdown", "print the whole report as Markdown at the end")
   .option("--save <name>", "write bench/results/<name>.json and .md (a full run of everything writes latest)")

@@ -4,7 +4,7 @@
  * @module
  */
 import { DEMO } from "./generate.ts";
-import { decoderGraph } from "./peers/llama.ts";
+import { decoderGraph } from "./peers/llama_onnx.ts";
 import type { BenchContext, Row, Section } from "./report.ts";
 import type { Start } from "./start_child.ts";
 import { median } from "./timing.ts";
@@ -28,7 +28,7 @@ export async function benchStart(context: BenchContext): Promise<Section> {
   const folder = DEMO.href;
   const rounds = { check: 1, quick: 3, full: 9 }[context.depth];
   const starts = { ours: [] as Start[], peer: [] as Start[] };
-  const file = context.peer === null ? null : await Deno.makeTempFile({ suffix: ".onnx" });
+  const file = context.peers.onnx === null ? null : await Deno.makeTempFile({ suffix: ".onnx" });
   try {
     if (file !== null) await Deno.writeFile(file, decoderGraph(DEMO));
     // The first start of each also transpiles and fills the page cache: it is not counted.
@@ -57,7 +57,7 @@ export async function benchStart(context: BenchContext): Promise<Section> {
     processes: all.length,
   });
   const rows = [row("attune", starts.ours)];
-  if (context.peer !== null) rows.push(row(context.peer.name, starts.peer));
+  if (context.peers.onnx !== null) rows.push(row(context.peers.onnx.name, starts.peer));
   return {
     title: "Start",
     rows,

@@ -87,11 +87,11 @@ async function attune(folder: string): Promise<Start> {
 
 async function onnxRuntimeWeb(folder: string, file: string): Promise<Start> {
   const heard = listen();
-  const [{ loadOnnxRuntimeWeb }, { PeerDecoder }] = await Promise.all([
-    import("./peers/onnxruntime_web.ts"),
-    import("./peers/llama.ts"),
+  const [{ loadOnnxRuntime }, { PeerDecoder }] = await Promise.all([
+    import("./peers/onnxruntime.ts"),
+    import("./peers/llama_onnx.ts"),
   ]);
-  const peer = await loadOnnxRuntimeWeb();
+  const peer = await loadOnnxRuntime("web", 1);
   const imported_ms = performance.now();
   const decoder = await PeerDecoder.open(peer, Deno.readFileSync(file), new URL(folder));
   const loaded_ms = performance.now();

@@ -27,8 +27,8 @@ export class Elapsed {
 export interface Timing {
   /**
    * Least processor time of a call. Rates and ratios are made of it: where other programs want the processor too,
-   * no long call is left alone, and wall time then tells about them. On a quiet machine it equals `wall`, since
-   * everything here computes on one thread.
+   * no long call is left alone, and wall time then tells about them. On one thread of a quiet machine it equals
+   * `wall`.
    */
   readonly cpu: number;
   /** Least and median wall time. */
@@ -36,6 +36,12 @@ export interface Timing {
   readonly median: number;
   readonly rounds: number;
 }
+
+/**
+ * Which time rates and ratios are made of: processor time where everything computes on one thread, wall time where
+ * several compute.
+ */
+export type Clock = "cpu" | "wall";
 
 /** How often to run. */
 export interface Effort {
@@ -60,6 +66,10 @@ export function median(values: readonly number[]): number {
 /** Slower calls are long past V8's compilation after two of them. */
 const LONG_CALL_MS = 500;
 
+/** What a contestant's rounds may take; a slow one runs in the first rounds only, but in three at least. */
+const BUDGET_MS = 4000;
+const LEAST_ROUNDS = 3;
+
 /**
  * Times all contestants in interleaved rounds; each round starts with another one, so that none always runs after
  * the same neighbour.
@@ -69,18 +79,22 @@ export async function interleave(
   { warmups, rounds }: Effort,
   progress: (text: string) => void = () => {},
 ): Promise<Map<string, Timing>> {
+  const allowed = new Map<string, number>();
   for (const c of contestants) {
-    for (let i = 0, slow = false; i < (slow ? Math.min(2, warmups) : warmups); i++) {
+    let call = 0;
+    for (let i = 0; i < (call > LONG_CALL_MS ? Math.min(2, warmups) : warmups); i++) {
       progress(`warm-up ${i + 1}/${warmups}: ${c.name}`);
       const start = performance.now();
       await c.run();
-      slow = performance.now() - start > LONG_CALL_MS;
+      call = performance.now() - start;
     }
+    allowed.set(c.name, Math.max(LEAST_ROUNDS, Math.floor(BUDGET_MS / call)));
   }
   const took = new Map<string, Elapsed[]>(contestants.map((c) => [c.name, []]));
   for (let round = 0; round < rounds; round++) {
     for (let i = 0; i < contestants.length; i++) {
       const c = contestants[(round + i) % contestants.length]!;
+      if (round >= allowed.get(c.name)!) continue;
       progress(`round ${round + 1}/${rounds}: ${c.name}`);
       const [start, used] = [performance.now(), cpuNow()];
       const result = await c.run();

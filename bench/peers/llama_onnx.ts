@@ -5,68 +5,19 @@
  * @module
  */
 import { rotaryFrequencies } from "../../src/layers/rotary.ts";
+import { type Checkpoint, type LlamaConfig, openCheckpoint } from "../checkpoint.ts";
+import { transposed } from "../compare.ts";
 import { encodeModel, type Initializer, type Node } from "./onnx.ts";
-import type { Peer, PeerSession, PeerTensor } from "./onnxruntime_web.ts";
-
-/** The sizes of a Llama, from its config.json. */
-interface Sizes {
-  readonly hidden_size: number;
-  readonly num_attention_heads: number;
-  readonly num_key_value_heads: number;
-  readonly head_dim: number;
-  readonly num_hidden_layers: number;
-  readonly rms_norm_eps: number;
-  readonly max_position_embeddings: number;
-  readonly rope_parameters: { readonly rope_theta: number };
-}
-
-type Weights = ReadonlyMap<
-  string,
-  { readonly shape: readonly number[]; readonly data: Float32Array<ArrayBuffer> }
->;
-
-/** Reads a bfloat16 safetensors file and widens it: this peer has no bfloat16 arithmetic. */
-function readWeights(path: URL): Weights {
-  const file = Deno.readFileSync(path);
-  const length = Number(new DataView(file.buffer).getBigUint64(0, true));
-  const header: Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }> = JSON
-    .parse(
-      new TextDecoder().decode(file.subarray(8, 8 + length)),
-    );
-  const weights = new Map<string, { shape: number[]; data: Float32Array<ArrayBuffer> }>();
-  for (const [name, entry] of Object.entries(header)) {
-    if (name === "__metadata__") continue;
-    if (entry.dtype !== "BF16") throw new Error(`${name} is ${entry.dtype}; this reader knows BF16 only`);
-    const [begin, end] = entry.data_offsets.map((at) => at + 8 + length) as [number, number];
-    const narrow = new Uint16Array(file.slice(begin, end).buffer);
-    const wide = Uint32Array.from(narrow, (x) => x << 16);
-    weights.set(name, { shape: entry.shape, data: new Float32Array(wide.buffer) });
-  }
-  return weights;
-}
-
-/** (rows, columns) → (columns, rows). */
-export function transposed(data: Float32Array, rows: number, columns: number): Float32Array<ArrayBuffer> {
-  const BLOCK = 32; // both sides of a block fit the first-level cache
-  const out = new Float32Array(rows * columns);
-  for (let r0 = 0; r0 < rows; r0 += BLOCK) {
-    for (let c0 = 0; c0 < columns; c0 += BLOCK) {
-      for (let r = r0; r < Math.min(rows, r0 + BLOCK); r++) {
-        for (let c = c0; c < Math.min(columns, c0 + BLOCK); c++) out[c * rows + r] = data[r * columns + c]!;
-      }
-    }
-  }
-  return out;
-}
+import type { Peer, PeerSession, PeerTensor } from "./onnxruntime.ts";
 
 /** Collects nodes and constants under fresh names. */
 class Builder {
   readonly nodes: Node[] = [];
   readonly initializers: Initializer[] = [];
-  readonly #weights: Weights;
+  readonly #checkpoint: Checkpoint;
 
-  constructor(weights: Weights) {
-    this.#weights = weights;
+  constructor(checkpoint: Checkpoint) {
+    this.#checkpoint = checkpoint;
   }
 
   /** Adds a node and returns the names of its outputs. */
@@ -86,17 +37,14 @@ class Builder {
   }
 
   weight(name: string): string {
-    const { shape, data } = this.#weights.get(name)!;
-    return this.constant(name, shape, data);
+    return this.constant(name, this.#checkpoint.shapes.get(name)!, this.#checkpoint.read(name));
   }
 
   /** x · Wᵀ, with W stored transposed so that the runtime packs it once. */
   linear(x: string, name: string): string {
-    const { shape, data } = this.#weights.get(name)!;
-    const [o, i] = shape as [number, number];
-    return this.add("MatMul", [x, this.constant(`${name}.T`, [i, o], transposed(data, o, i))], [
-      `${name}.out`,
-    ]);
+    const [o, i] = this.#checkpoint.shapes.get(name) as [number, number];
+    const weight = this.constant(`${name}.T`, [i, o], transposed(this.#checkpoint.read(name), o, i));
+    return this.add("MatMul", [x, weight], [`${name}.out`]);
   }
 }
 
@@ -104,9 +52,10 @@ const MICROSOFT = { domain: "com.microsoft" };
 
 /** Inputs ids (1, N), positions (1, N), past_k.i and past_v.i; outputs logits (1, 1, V), k.i and v.i. */
 export function decoderGraph(folder: URL): Uint8Array<ArrayBuffer> {
-  const sizes: Sizes = JSON.parse(Deno.readTextFileSync(new URL("config.json", folder)));
+  using checkpoint = openCheckpoint(folder);
+  const { config: sizes } = checkpoint;
   const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: D, max_position_embeddings: P } = sizes;
-  const b = new Builder(readWeights(new URL("model.safetensors", folder)));
+  const b = new Builder(checkpoint);
   const frequencies = rotaryFrequencies(D, {
     rope_type: "default",
     rope_theta: sizes.rope_parameters.rope_theta,
@@ -205,7 +154,7 @@ export class PeerDecoder {
 
   /** Opens the encoded graph of the model in `folder`. */
   static async open(peer: Peer, graph: Uint8Array<ArrayBuffer>, folder: URL): Promise<PeerDecoder> {
-    const sizes: Sizes = JSON.parse(Deno.readTextFileSync(new URL("config.json", folder)));
+    const sizes: LlamaConfig = JSON.parse(Deno.readTextFileSync(new URL("config.json", folder)));
     const shape = [1, sizes.num_key_value_heads, 0, sizes.head_dim];
     const none: PeerTensor = { type: "float32", data: new Float32Array(0), shape };
     const names = Array.from({ length: sizes.num_hidden_layers }, (_, i) => [`past_k.${i}`, `past_v.${i}`])

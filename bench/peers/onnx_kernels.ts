@@ -1,22 +1,13 @@
 /**
- * The peer's attention operators, in the layouts they like best.
+ * ONNX Runtime's operators, on the web or as machine code, in the layouts they like best.
  *
  * @module
  */
 import type { AttentionShape } from "../cases.ts";
-import { type Operands, swapAxes } from "../compare.ts";
+import { type Operands, swapAxes, transposed } from "../compare.ts";
+import type { KernelPeer, PeerOperation } from "./kernels.ts";
 import type { Graph } from "./onnx.ts";
-import { attentionGraph, type Peer, type PeerTensor } from "./onnxruntime_web.ts";
-
-/** One operator, ready to be called. */
-export interface PeerAttention {
-  readonly name: string;
-  /** The output, in the operator's own layout. */
-  call(): Promise<Float32Array>;
-  /** That output as (B, Q, H, D); not part of what is timed. */
-  arrange(output: Float32Array): Float32Array;
-  close(): Promise<void>;
-}
+import { attentionGraph, matmulGraph, type Peer, type PeerTensor } from "./onnxruntime.ts";
 
 /** Bytes of keys and values from which on they are constants of the graph: copying them in would dominate. */
 const CONSTANTS_FROM = 4 * 2 ** 20;
@@ -40,12 +31,16 @@ function multiHeadGraph({ B, H, Q, K, D, causal = false }: AttentionShape): Grap
   };
 }
 
-/** Opens the operators that can compute `shape`; the bench compares each and takes the fastest as the rival. */
-export async function openAttentionPeers(
-  peer: Peer,
-  shape: AttentionShape,
-  o: Operands,
-): Promise<PeerAttention[]> {
+/** (Q, K): 1 where a query sees a key within a causal window. */
+function windowMask(Q: number, K: number, window: number): Uint8Array<ArrayBuffer> {
+  const mask = new Uint8Array(Q * K);
+  for (let i = 0; i < Q; i++) {
+    mask.fill(1, i * K + Math.max(0, i + K - Q - window + 1), i * K + i + K - Q + 1);
+  }
+  return mask;
+}
+
+async function attention(peer: Peer, shape: AttentionShape, o: Operands): Promise<PeerOperation[]> {
   const { B, H, Hkv, Q, K, D, causal = false, window } = shape;
   const float = (data: Float32Array<ArrayBuffer>, dims: readonly number[]): PeerTensor => ({
     type: "float32",
@@ -65,7 +60,7 @@ export async function openAttentionPeers(
     q: float(o.q, [B, H, Q, D]),
     ...(large ? {} : { k: float(o.k, [B, Hkv, K, D]), v: float(o.v, [B, Hkv, K, D]) }),
   };
-  const peers: PeerAttention[] = [{
+  const operations: PeerOperation[] = [{
     name: `${peer.name} Attention`,
     call: async () => (await session.run(feeds))["o"]!.data,
     arrange: (output) => swapAxes(output, [B, H, Q, D]),
@@ -78,21 +73,33 @@ export async function openAttentionPeers(
       k: float(swapAxes(o.k, [B, H, K, D]), [B, K, H * D]),
       v: float(swapAxes(o.v, [B, H, K, D]), [B, K, H * D]),
     };
-    peers.push({
+    operations.push({
       name: `${peer.name} MultiHeadAttention`,
       call: async () => (await multiHead.run(swapped))["o"]!.data,
       arrange: (output) => output,
       close: () => multiHead.close(),
     });
   }
-  return peers;
+  return operations;
 }
 
-/** (Q, K): 1 where a query sees a key within a causal window. */
-function windowMask(Q: number, K: number, window: number): Uint8Array<ArrayBuffer> {
-  const mask = new Uint8Array(Q * K);
-  for (let i = 0; i < Q; i++) {
-    mask.fill(1, i * K + Math.max(0, i + K - Q - window + 1), i * K + i + K - Q + 1);
-  }
-  return mask;
+/** The kernels of a loaded ONNX Runtime. */
+export function onnxKernels(peer: Peer): KernelPeer {
+  return {
+    name: peer.name,
+    description: peer.description,
+    native: peer.native,
+    attention: (shape, operands) => attention(peer, shape, operands),
+    async linear({ M, I, O }, x, weight) {
+      const session = await peer.open(matmulGraph(M, I, O, transposed(weight, O, I)));
+      const feeds = { x: { type: "float32", data: x, shape: [M, I] } } as const;
+      return [{
+        name: `${peer.name} MatMul`,
+        call: async () => (await session.run(feeds))["y"]!.data,
+        arrange: (output) => output,
+        close: () => session.close(),
+      }];
+    },
+    close() {},
+  };
 }

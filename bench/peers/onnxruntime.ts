@@ -1,9 +1,10 @@
 /**
- * The peer onnxruntime-web: its WASM execution provider on one thread, in this process.
+ * ONNX Runtime as a peer: onnxruntime-web, its WASM execution provider in this process, and onnxruntime-node, the same
+ * library as machine code.
  *
  * The bare package name is imported because that selects the entry for Node, which reads the module from disk;
  * the browser bundles want to start a worker from a blob URL. The package's own declarations are ambient, so the
- * types come from onnxruntime-common, which it re-exports.
+ * types come from onnxruntime-common, which both re-export.
  *
  * @module
  */
@@ -33,34 +34,35 @@ export interface PeerSession {
 /** The loaded peer. */
 export interface Peer {
   readonly name: string;
-  readonly version: string;
+  /** Version, execution provider, threads: what the report says of it. */
+  readonly description: string;
+  readonly native: boolean;
   /** Opens a graph, or the bytes of an encoded model. */
   open(graph: Graph | Uint8Array<ArrayBuffer>): Promise<PeerSession>;
 }
 
-// Not a literal in the import: 140 MB that nobody but the bench needs stay out of the lock file, which is fetched whole.
-const PEER = "npm:onnxruntime-web@1.30.0";
+// Not literals in the import: hundreds of megabytes that nobody but the bench needs stay out of the lock file, which
+// is fetched whole.
+const PACKAGES = { web: "npm:onnxruntime-web@1.30.0", node: "npm:onnxruntime-node@1.30.0" } as const;
 
-/** Loads the peer. @throws {Error} when it cannot be loaded here: it is a required peer */
-export async function loadOnnxRuntimeWeb(): Promise<Peer> {
-  let ort: typeof Ort;
-  try {
-    ort = await import(PEER) as typeof Ort;
-  } catch (cause) {
-    throw new Error(`Cannot load the required peer ${PEER}; --no-peers runs without it`, {
-      cause,
-    });
-  }
-  ort.env.wasm.numThreads = 1;
+/** Loads it on so many threads. @throws {Error} when it cannot be loaded here */
+export async function loadOnnxRuntime(kind: keyof typeof PACKAGES, threads: number): Promise<Peer> {
+  const ort = await import(PACKAGES[kind]) as typeof Ort;
+  const native = kind === "node";
+  if (!native) ort.env.wasm.numThreads = threads;
   ort.env.logLevel = "error";
+  const version = PACKAGES[kind].split("@").at(-1)!;
+  const provider = native ? "cpu" : "wasm";
   return {
-    name: "onnxruntime-web",
-    version: ort.env.versions.web ?? ort.env.versions.common,
+    name: `onnxruntime-${kind}`,
+    description: `onnxruntime-${kind} ${version}, ${provider} execution provider`,
+    native,
     async open(graph) {
       const bytes = graph instanceof Uint8Array ? graph : encodeModel(graph);
       const session = await ort.InferenceSession.create(bytes, {
-        executionProviders: ["wasm"],
+        executionProviders: [provider],
         graphOptimizationLevel: "all",
+        ...(native ? { intraOpNumThreads: threads, interOpNumThreads: 1 } : {}),
       });
       return {
         async run(inputs) {
