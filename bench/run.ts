@@ -8,6 +8,7 @@ import { configure } from "../mod.ts";
 import { benchAttention } from "./attention.ts";
 import { benchGenerate } from "./generate.ts";
 import { judge } from "./goals.ts";
+import { benchLlama } from "./llama.ts";
 import { benchLinear } from "./linear.ts";
 import { benchMasks } from "./masks.ts";
 import { openPeers } from "./peers/open.ts";
@@ -30,6 +31,7 @@ const BENCHES = {
   attention: benchAttention,
   masks: benchMasks,
   generate: benchGenerate,
+  llama: benchLlama,
   start: benchStart,
   webgpu: benchWebgpu,
 } as const;
@@ -39,7 +41,7 @@ type Name = keyof typeof BENCHES;
 const DEFAULT = Object.keys(BENCHES) as Name[];
 
 /** The benches that also run on two threads. */
-const THREADED: readonly Name[] = ["linear", "attention"];
+const THREADED: readonly Name[] = ["linear", "attention", "llama"];
 
 /** A run as it is stored. */
 interface Results {

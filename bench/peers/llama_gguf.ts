@@ -40,14 +40,24 @@ function interleaved(values: Float32Array, heads: number, columns: number): Floa
   return out;
 }
 
-/** How the text of token `id` begins and ends: no other token's text is a part of it. */
+/** The text of token `id`: no other token's text is a part of it. */
 export const tokenText = (id: number) => `<${id}>`;
 
+/** Ids below have texts that are found again in a prompt. */
+const FOUND_BELOW = 2048;
+
+/**
+ * What stands for the last 256 ids. Machine code cannot load a vocabulary that cannot spell every byte; WebAssembly
+ * cannot return text that is not UTF-8, which such tokens make.
+ */
+export type LastTokens = "texts" | "bytes";
+
 /** Writes the checkpoint with matrices of `type`; rows that have no whole blocks become F16, as in llama.cpp. */
-export function writeLlamaGguf(path: string, checkpoint: Checkpoint, type: GgmlType): void {
+export function writeLlamaGguf(path: string, checkpoint: Checkpoint, type: GgmlType, last: LastTokens): void {
   const { config: c, shapes } = checkpoint;
   const ids = Array.from({ length: c.vocab_size }, (_, id) => id);
-  const [NORMAL, UNKNOWN, CONTROL, USER] = [1, 2, 3, 4];
+  const [NORMAL, UNKNOWN, CONTROL, USER, BYTE] = [1, 2, 3, 4, 6];
+  const byteOf = (id: number) => last === "bytes" ? id - (c.vocab_size - 256) : -1;
   const metadata: Record<string, MetaValue> = {
     "general.architecture": { text: "llama" },
     "llama.context_length": { u32: c.max_position_embeddings },
@@ -63,10 +73,18 @@ export function writeLlamaGguf(path: string, checkpoint: Checkpoint, type: GgmlT
     "llama.rope.freq_base": { f32: c.rope_parameters.rope_theta },
     "llama.vocab_size": { u32: c.vocab_size },
     "tokenizer.ggml.model": { text: "llama" },
-    "tokenizer.ggml.tokens": { texts: ids.map(tokenText) },
+    "tokenizer.ggml.tokens": {
+      texts: ids.map((id) =>
+        byteOf(id) < 0 ? tokenText(id) : `<0x${byteOf(id).toString(16).toUpperCase().padStart(2, "0")}>`
+      ),
+    },
     "tokenizer.ggml.scores": { f32s: new Float32Array(c.vocab_size) },
     "tokenizer.ggml.token_type": {
-      i32s: Int32Array.from(ids, (id) => [UNKNOWN, CONTROL, CONTROL][id] ?? (id < 2048 ? USER : NORMAL)),
+      i32s: Int32Array.from(
+        ids,
+        (id) =>
+          [UNKNOWN, CONTROL, CONTROL][id] ?? (byteOf(id) >= 0 ? BYTE : id < FOUND_BELOW ? USER : NORMAL),
+      ),
     },
     "tokenizer.ggml.unknown_token_id": { u32: 0 },
     "tokenizer.ggml.bos_token_id": { u32: 1 },
