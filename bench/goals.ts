@@ -35,6 +35,23 @@ const cell = (name: string, implementation: string, column: string) => (rows: Ro
 const timeRatio = (a: string, b: string) => (rows: Rows) =>
   quotient(at(rows, a, FLASH, "cpu ms"), at(rows, b, FLASH, "cpu ms"));
 
+/** Our speed in a case beside a peer's: the best of its operations, by processor time. */
+const beside = (name: string, peer: string) => (rows: Rows) => {
+  const theirs = rows.filter((r) => r["case"] === name && String(r["implementation"]).startsWith(peer))
+    .map((r) => r["cpu ms"]).filter((x) => typeof x === "number");
+  return theirs.length === 0 ? null : quotient(Math.min(...theirs), at(rows, name, FLASH, "cpu ms"));
+};
+
+/** Our generation beside wllama's, with weights of one kind: the shape of SmolLM2-135M. */
+const besideWllama = (figure: string, weights: string) => (rows: Rows) => {
+  const value = rows.find((r) =>
+    String(r["model"]).startsWith("SmolLM2") && r["implementation"] === "attune" &&
+    r["weights"] === weights &&
+    String(r["figure"]).startsWith(figure)
+  )?.["× wllama"];
+  return typeof value === "number" ? value : null;
+};
+
 /** The largest share of a forward that building a mask took, over the rows that fit. */
 const worstShare = (fits: (row: Row) => boolean) => (rows: Rows) => {
   const shares = rows.filter(fits).map((r) => r["mask / forward"]).filter((x) => typeof x === "number");
@@ -97,15 +114,27 @@ const GOALS: readonly Goal[] = [
   },
   {
     name: "flash × onnxruntime-web, S 512, full",
-    measured: cell("prefill 512, D 64, full", FLASH, "× peer"),
+    measured: beside("prefill 512, D 64, full", "onnxruntime-web"),
     must: 1.8,
     excellent: 2.2,
   },
   {
     name: "flash × onnxruntime-web, S 2048, causal",
-    measured: cell("prefill 2048, D 64, causal", FLASH, "× peer"),
+    measured: beside("prefill 2048, D 64, causal", "onnxruntime-web"),
     must: 3,
     excellent: 4,
+  },
+  {
+    name: "flash × PyTorch held to AVX2, S 512, full",
+    measured: beside("prefill 512, D 64, full", "torch AVX2"),
+    must: 0.45,
+    excellent: 0.6,
+  },
+  {
+    name: "flash × PyTorch held to AVX2, S 512, causal",
+    measured: beside("prefill 512, D 64, causal", "torch AVX2"),
+    must: 0.8,
+    excellent: 1,
   },
   {
     name: "decode, 256 MiB of keys and values / BW",
@@ -119,6 +148,14 @@ const GOALS: readonly Goal[] = [
     must: 1.7,
     excellent: 1.9,
   },
+  ...(["bfloat16", "int8", "int4"] as const).flatMap((weights) =>
+    (["prefill", "decode"] as const).map((figure): Goal => ({
+      name: `${figure} × wllama, 135 M, ${weights}`,
+      measured: besideWllama(figure, weights),
+      must: 1.5,
+      excellent: 2.5,
+    }))
+  ),
   {
     name: "built-in mask / forward, worst",
     measured: worstShare((row) => !byUser(row)),
@@ -148,11 +185,19 @@ const GOALS: readonly Goal[] = [
     excellent: 3,
     ceiling: true,
   },
+  {
+    name: "1 B in bfloat16: peak memory / (weights + cache)",
+    measured: (rows) =>
+      rows.map((r) => r["peak / (weights + cache)"]).find((x) => typeof x === "number") ?? null,
+    must: 1.1,
+    excellent: 1.02,
+    ceiling: true,
+  },
 ];
 
 /** Where the sections stand; null when none of the goals was measured. */
 export function judge(sections: readonly Section[]): Section | null {
-  const all = sections.flatMap((s) => s.rows);
+  const all = sections.filter(({ threads = 1 }) => threads === 1).flatMap((s) => s.rows);
   const rows = GOALS.flatMap(({ name, measured, must, excellent, ceiling = false }): Row[] => {
     const value = measured(all);
     if (value === null) return [];
@@ -171,7 +216,9 @@ export function judge(sections: readonly Section[]): Section | null {
       verdict,
     }];
   });
-  return rows.length === 0
-    ? null
-    : { title: "Goals", rows, notes: ["Ratios of the least processor times of one run."] };
+  return rows.length === 0 ? null : {
+    title: "Goals",
+    rows,
+    notes: ["Ratios within one run: of the least processor times, beside wllama of the least wall times."],
+  };
 }

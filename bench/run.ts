@@ -6,8 +6,10 @@
 import { Argument, Command } from "npm:commander@14.0.3";
 import { configure } from "../mod.ts";
 import { benchAttention } from "./attention.ts";
+import { writeCharts } from "./charts.ts";
 import { benchGenerate } from "./generate.ts";
 import { judge } from "./goals.ts";
+import { benchLarge } from "./large.ts";
 import { benchLlama } from "./llama.ts";
 import { benchLinear } from "./linear.ts";
 import { benchMasks } from "./masks.ts";
@@ -34,11 +36,12 @@ const BENCHES = {
   llama: benchLlama,
   start: benchStart,
   webgpu: benchWebgpu,
+  large: benchLarge,
 } as const;
 type Name = keyof typeof BENCHES;
 
-/** What a run without names runs. */
-const DEFAULT = Object.keys(BENCHES) as Name[];
+/** What a run without names runs: all but what takes minutes for one figure. */
+const DEFAULT = (Object.keys(BENCHES) as Name[]).filter((name) => name !== "large");
 
 /** The benches that also run on two threads. */
 const THREADED: readonly Name[] = ["linear", "attention", "llama"];
@@ -214,6 +217,7 @@ async function run(names: readonly Name[], options: Options): Promise<void> {
     await Deno.mkdir(folder, { recursive: true });
     await Deno.writeTextFile(new URL(`${save}.json`, folder), `${JSON.stringify(results, null, 2)}\n`);
     await Deno.writeTextFile(new URL(`${save}.md`, folder), `${markdown(results).trimEnd()}\n`);
+    await writeCharts(results, new URL(save, folder));
   }
   // The peers' idle workers would keep the process alive.
   Deno.exit(0);
@@ -223,7 +227,7 @@ const program = new Command("bench")
   .description(
     "Compares every output first, then times it beside the machine's own peak and its peers.",
   )
-  .addArgument(new Argument("[benches...]", "which; default: all").choices(Object.keys(BENCHES)))
+  .addArgument(new Argument("[benches...]", "which; default: all but large").choices(Object.keys(BENCHES)))
   .option("--quick", "fewer shapes and rounds")
   .option("--check", "compare only, time nothing")
   .option("--no-peers", "run without the peers, which are required otherwise")
