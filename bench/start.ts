@@ -1,9 +1,11 @@
 /**
- * Start: what a fresh process needs until the first token of the demo model, ours and the peer's in turn.
+ * Start: what a fresh process needs until the first token of the demo model, ours and the peers' in turn.
  *
  * @module
  */
 import { DEMO } from "./generate.ts";
+import { openCheckpoint } from "./checkpoint.ts";
+import { writeLlamaGguf } from "./peers/llama_gguf.ts";
 import { decoderGraph } from "./peers/llama_onnx.ts";
 import type { BenchContext, Row, Section } from "./report.ts";
 import type { Start } from "./start_child.ts";
@@ -21,31 +23,44 @@ async function child(args: readonly string[]): Promise<Start> {
   return JSON.parse(new TextDecoder().decode(stdout));
 }
 
-const best = (starts: readonly Start[], key: keyof Start) => Math.min(...starts.map((s) => s[key]));
+const best = (starts: readonly Start[], key: keyof Start) => {
+  const values = starts.map((s) => s[key]).filter((x) => x !== null);
+  return values.length === 0 ? null : Math.min(...values);
+};
 
 /** Runs the bench. */
 export async function benchStart(context: BenchContext): Promise<Section> {
-  const folder = DEMO.href;
   const rounds = { check: 1, quick: 3, full: 9 }[context.depth];
-  const starts = { ours: [] as Start[], peer: [] as Start[] };
-  const file = context.peers.onnx === null ? null : await Deno.makeTempFile({ suffix: ".onnx" });
+  const folder = await Deno.makeTempDir({ prefix: "start_" });
+  const children: Record<string, string[]> = { attune: ["attune", DEMO.href] };
+  const { onnx, llama } = context.peers;
+  const starts: Record<string, Start[]> = {};
   try {
-    if (file !== null) await Deno.writeFile(file, decoderGraph(DEMO));
+    if (onnx !== null) {
+      const file = `${folder}/model.onnx`;
+      await Deno.writeFile(file, decoderGraph(DEMO));
+      children[onnx.name] = [onnx.name, DEMO.href, file];
+    }
+    if (llama.some(({ name }) => name === "wllama")) {
+      const file = `${folder}/model.gguf`;
+      using checkpoint = openCheckpoint(DEMO);
+      writeLlamaGguf(file, checkpoint, "F32", "texts");
+      children["wllama"] = ["wllama", DEMO.href, file];
+    }
     // The first start of each also transpiles and fills the page cache: it is not counted.
     for (let round = context.depth === "check" ? 1 : 0; round <= rounds; round++) {
-      context.progress(`start: round ${round}/${rounds}`);
-      const found = [
-        ["ours", await child(["attune", folder])],
-        ...(file === null ? [] : [["peer", await child(["onnxruntime-web", folder, file])] as const]),
-      ] as const;
-      if (round > 0) { for (const [who, start] of found) starts[who].push(start); }
+      for (const [name, args] of Object.entries(children)) {
+        context.progress(`start: round ${round}/${rounds}: ${name}`);
+        const start = await child(args);
+        if (round > 0) (starts[name] ??= []).push(start);
+      }
     }
   } finally {
-    if (file !== null) await Deno.remove(file);
+    await Deno.remove(folder, { recursive: true });
   }
-  const tokens = new Set([...starts.ours, ...starts.peer].map((s) => s.token));
+  const tokens = new Set(Object.values(starts).flat().map((s) => s.token));
   if (tokens.size !== 1) throw new Error(`The first tokens differ: ${[...tokens]}`);
-  const row = (implementation: string, all: readonly Start[]): Row => ({
+  const rows = Object.entries(starts).map(([implementation, all]): Row => ({
     implementation,
     "module KiB": all[0]!.module_bytes / 1024,
     "compile + instantiate ms": best(all, "compile_ms"),
@@ -55,15 +70,13 @@ export async function benchStart(context: BenchContext): Promise<Section> {
     "first token cpu ms": best(all, "cpu_ms"),
     "first token ms (median)": median(all.map((s) => s.first_token_ms)),
     processes: all.length,
-  });
-  const rows = [row("attune", starts.ours)];
-  if (context.peers.onnx !== null) rows.push(row(context.peers.onnx.name, starts.peer));
+  }));
   return {
     title: "Start",
     rows,
     notes: [
       "Fresh processes in turn, best of them; times count from the start of the process, file caches warm, and the first tokens are equal.",
-      "Both read local files: ours the bfloat16 checkpoint with its config, the peer an encoded float32 graph of the same decoder.",
+      "All read local files: ours the bfloat16 checkpoint with its config, ONNX Runtime an encoded float32 graph of the same decoder, wllama a float32 GGUF file; wllama compiles in a worker, where it cannot be timed alone.",
       "A prompt of 16 tokens; tokenizers are not part of it.",
     ],
   };

@@ -3,6 +3,7 @@
  *
  *     deno run -A bench/start_child.ts attune FOLDER
  *     deno run -A bench/start_child.ts onnxruntime-web FOLDER MODEL.onnx
+ *     deno run -A bench/start_child.ts wllama FOLDER MODEL.gguf
  *
  * Times count from the start of the process (`performance.now()`), before any module of the bench was loaded:
  * what is measured is imported dynamically.
@@ -16,8 +17,8 @@ import { cpuNow } from "./timing.ts";
 export interface Start {
   /** Bytes of all WASM modules compiled until the first token. */
   readonly module_bytes: number;
-  /** Compiling and instantiating them. */
-  readonly compile_ms: number;
+  /** Compiling and instantiating them; null where another thread does it. */
+  readonly compile_ms: number | null;
   readonly imported_ms: number;
   readonly loaded_ms: number;
   readonly first_token_ms: number;
@@ -108,9 +109,31 @@ async function onnxRuntimeWeb(folder: string, file: string): Promise<Start> {
   };
 }
 
+async function wllama(file: string): Promise<Start> {
+  const { loadWllama } = await import("./peers/llama_child.ts");
+  const imported_ms = performance.now();
+  const { module_bytes = 0, generate } = await loadWllama(file, 1);
+  const loaded_ms = performance.now();
+  const { tokens } = await generate({ prompt: PROMPT, count: 1 });
+  const [first_token_ms, cpu_ms] = [performance.now(), cpuNow()];
+  return {
+    module_bytes,
+    compile_ms: null,
+    imported_ms,
+    loaded_ms,
+    first_token_ms,
+    cpu_ms,
+    token: tokens[0]!,
+  };
+}
+
 if (import.meta.main) {
   const [what, folder = "", file = ""] = Deno.args;
-  const start = what === "attune" ? await attune(folder) : await onnxRuntimeWeb(folder, file);
+  const start = what === "attune"
+    ? await attune(folder)
+    : what === "wllama"
+    ? await wllama(file)
+    : await onnxRuntimeWeb(folder, file);
   console.log(JSON.stringify(start));
   Deno.exit(0);
 }

@@ -33,6 +33,8 @@ export interface Generated {
 
 interface Model {
   readonly description: string;
+  /** Bytes of its WASM module. */
+  readonly module_bytes?: number;
   generate(request: Request): Promise<Generated>;
 }
 
@@ -63,7 +65,8 @@ Object.defineProperty(globalThis, "process", { value: undefined, configurable: t
 globalThis.window = undefined;
 `;
 
-async function loadWllama(path: string, threads: number): Promise<Model> {
+/** Loads a GGUF file into wllama, in this process. */
+export async function loadWllama(path: string, threads: number): Promise<Model> {
   const PACKAGE = "npm:@wllama/wllama@3.8.1/esm/index.js";
   const storage = { getDirectory: () => Promise.resolve({ getDirectoryHandle: () => Promise.resolve({}) }) };
   Object.defineProperty(navigator, "storage", { value: storage, configurable: true });
@@ -90,6 +93,7 @@ async function loadWllama(path: string, threads: number): Promise<Model> {
     flash_attn: true,
   });
   return {
+    module_bytes: wasm.length,
     description: `wllama ${/@([\d.]+)\//.exec(PACKAGE)![1]}`,
     async generate({ prompt, count, top = 0 }) {
       const { choices: [choice], timings } = await wllama.createCompletion({
@@ -159,27 +163,28 @@ async function loadNative(path: string, threads: number, folder: string): Promis
   };
 }
 
-const [library, threads = "1", folder = ""] = Deno.args;
-let model: Model | null = null;
-
-async function answer(request: { load: string } | Request): Promise<object> {
-  if ("load" in request) {
+async function serve([library, threads = "1", folder = ""]: readonly string[]): Promise<void> {
+  let model: Model | null = null;
+  const answer = async (request: { load: string } | Request): Promise<object> => {
+    if (!("load" in request)) return await model!.generate(request);
     const start = performance.now();
     model = library === "wllama"
       ? await loadWllama(request.load, Number(threads))
       : await loadNative(request.load, Number(threads), folder);
     return { description: model.description, load_ms: performance.now() - start };
+  };
+  for await (const line of createInterface({ input: process.stdin })) {
+    let result: object;
+    try {
+      result = await answer(JSON.parse(line));
+    } catch (error) {
+      result = { error: error instanceof Error ? error.message : String(error) };
+    }
+    console.log(JSON.stringify(result));
   }
-  return await model!.generate(request);
 }
 
-for await (const line of createInterface({ input: process.stdin })) {
-  let result: object;
-  try {
-    result = await answer(JSON.parse(line));
-  } catch (error) {
-    result = { error: error instanceof Error ? error.message : String(error) };
-  }
-  console.log(JSON.stringify(result));
+if (import.meta.main) {
+  await serve(Deno.args);
+  Deno.exit(0);
 }
-Deno.exit(0);
