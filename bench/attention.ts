@@ -160,9 +160,10 @@ async function runShape(context: BenchContext, shape: AttentionShape, notes: str
     ...names.map((n) => ready(n, "", shape, plainInputs)),
     ...names.map((n) => ready(n, "model views", shape, modelInputs)),
   ];
-  const opened = shape.noPeer !== undefined
-    ? []
-    : await openAll(all.kernels, (p) => p.attention(shape, operands));
+  const opened = shape.noPeer !== undefined ? [] : await openAll(
+    all.kernels.filter((p) => shape.peers?.includes(p.name) ?? true),
+    (p) => p.attention(shape, operands),
+  );
   try {
     context.progress(`${shape.name}: oracle`);
     const oracle = oracleRows(shape, operands);

@@ -25,8 +25,10 @@ export interface AttentionShape {
   readonly see?: (q: number, kv: number) => boolean;
   /** Type of keys and values; default float32. */
   readonly kv?: DType;
-  /** Leave the peer out, with the reason. */
+  /** Leave the peers out, with the reason. */
   readonly noPeer?: string;
+  /** Only these peers: the others take long and said what they have to say in a case like it. */
+  readonly peers?: readonly string[];
   /** Also measured on two threads. */
   readonly threaded?: boolean;
   /** Only compared, in every kind of run, never timed. */
@@ -112,13 +114,20 @@ export const ATTENTION_SHAPES: readonly AttentionShape[] = [
     threaded: true,
   },
   { name: "prefill 4096, D 64, full", depth: "full", ...prefill(2, 4096, 64), threaded: true },
-  { name: "prefill 4096, D 64, causal", depth: "full", ...prefill(2, 4096, 64), causal: true },
+  {
+    name: "prefill 4096, D 64, causal",
+    depth: "full",
+    ...prefill(2, 4096, 64),
+    causal: true,
+    peers: ["torch AVX2", "torch"],
+  },
   {
     name: "prefill 4096, D 64, window 512",
     depth: "full",
     ...prefill(2, 4096, 64),
     causal: true,
     window: 512,
+    peers: ["torch AVX2", "torch"],
   },
   {
     name: "prefill 4096, D 64, a tenth of the blocks",
@@ -127,7 +136,12 @@ export const ATTENTION_SHAPES: readonly AttentionShape[] = [
     see: tenthOfBlocks,
     noPeer: "no block masks",
   },
-  { name: "prefill 4096, D 128, full", depth: "full", ...prefill(2, 4096, 128) },
+  {
+    name: "prefill 4096, D 128, full",
+    depth: "full",
+    ...prefill(2, 4096, 128),
+    peers: ["torch AVX2", "torch"],
+  },
   { name: "decode over 1024, 8/2, D 64", depth: "quick", B: 1, H: 8, Hkv: 2, Q: 1, K: 1024, D: 64 },
   {
     name: "decode over 32768, 32/8, D 128 (256 MiB)",

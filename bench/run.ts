@@ -28,23 +28,29 @@ import { benchStart } from "./start.ts";
 import { EFFORT, interleave } from "./timing.ts";
 import { benchWebgpu } from "./webgpu.ts";
 
-const BENCHES = {
-  linear: benchLinear,
-  attention: benchAttention,
-  masks: benchMasks,
-  generate: benchGenerate,
-  llama: benchLlama,
-  start: benchStart,
-  webgpu: benchWebgpu,
-  large: benchLarge,
-} as const;
-type Name = keyof typeof BENCHES;
+/** A bench, by the name it has on the command line. */
+interface Bench {
+  readonly run: (context: BenchContext) => Promise<Section>;
+  /** Also runs on two threads, in a process of its own. */
+  readonly threaded?: true;
+  /** Only runs by name: it takes minutes for one figure. */
+  readonly byName?: true;
+}
 
-/** What a run without names runs: all but what takes minutes for one figure. */
-const DEFAULT = (Object.keys(BENCHES) as Name[]).filter((name) => name !== "large");
+/** All there are, in the order in which they run. One more is a row more. */
+const BENCHES: Readonly<Record<string, Bench>> = {
+  linear: { run: benchLinear, threaded: true },
+  attention: { run: benchAttention, threaded: true },
+  masks: { run: benchMasks },
+  generate: { run: benchGenerate },
+  llama: { run: benchLlama, threaded: true },
+  start: { run: benchStart },
+  webgpu: { run: benchWebgpu },
+  large: { run: benchLarge, byName: true },
+};
 
-/** The benches that also run on two threads. */
-const THREADED: readonly Name[] = ["linear", "attention", "llama"];
+/** What a run without names runs. */
+const DEFAULT = Object.keys(BENCHES).filter((name) => BENCHES[name]!.byName === undefined);
 
 /** A run as it is stored. */
 interface Results {
@@ -100,29 +106,18 @@ async function setThreads(threads: number): Promise<void> {
 }
 
 /** The same on two threads, in a process of its own: an engine's threads are settled before its first use. */
-async function runThreaded(names: readonly Name[], options: Options): Promise<readonly Section[] | string> {
+async function runThreaded(names: readonly string[], options: Options): Promise<readonly Section[] | string> {
   const file = await Deno.makeTempFile({ suffix: ".json" });
   try {
     const flags = [
+      ...["--threads", "2", "--json", file],
       ...(options.quick ? ["--quick"] : []),
       ...(options.peers ? [] : ["--no-peers"]),
       ...(options.natives ? [] : ["--no-natives"]),
     ];
     const script = new URL(import.meta.url).href;
     const { code, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: [
-        "run",
-        "-A",
-        "--quiet",
-        "--no-lock",
-        script,
-        ...names,
-        "--threads",
-        "2",
-        "--json",
-        file,
-        ...flags,
-      ],
+      args: ["run", "-A", "--quiet", "--no-lock", script, ...names, ...flags],
       stdout: "null",
       stderr: "piped",
     }).output();
@@ -136,7 +131,7 @@ async function runThreaded(names: readonly Name[], options: Options): Promise<re
   }
 }
 
-async function run(names: readonly Name[], options: Options): Promise<void> {
+async function run(names: readonly string[], options: Options): Promise<void> {
   const depth = options.check ? "check" : options.quick ? "quick" : "full";
   const benches = names.length === 0 ? DEFAULT : names;
   const load_before = Deno.loadavg();
@@ -168,7 +163,7 @@ async function run(names: readonly Name[], options: Options): Promise<void> {
     // and from 8 GiB on it does little else (NOTES.md).
     await configure({});
     const began = performance.now();
-    const found = await BENCHES[name]({ ...context, progress: (text) => progress(`${name}: ${text}`) });
+    const found = await BENCHES[name]!.run({ ...context, progress: (text) => progress(`${name}: ${text}`) });
     progress("");
     const title = threads === 1 ? found.title : `${found.title}, ${threads} threads`;
     const notes = [...found.notes, ...peers.missing];
@@ -180,7 +175,7 @@ async function run(names: readonly Name[], options: Options): Promise<void> {
     console.log(`Compared ${compared} outputs of ${benches.join(", ")}: all agree${alone}.`);
   } else if (threads === 1) {
     progress("on 2 threads");
-    const threaded = THREADED.filter((name) => benches.includes(name));
+    const threaded = benches.filter((name) => BENCHES[name]!.threaded);
     const found = threaded.length === 0 ? [] : await runThreaded(threaded, options);
     progress("");
     if (typeof found === "string") console.log(`2 threads are not available: ${found}\n`);

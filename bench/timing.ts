@@ -10,6 +10,8 @@ export interface Contestant {
   readonly name: string;
   /** One call, complete when it returns or its promise resolves. All of it is timed unless it returns {@linkcode Elapsed}. */
   run(): Promise<unknown> | unknown;
+  /** Whether it only stands beside the others: it gets less time. */
+  readonly beside?: boolean;
 }
 
 /** Milliseconds of processor time this process has used, on all its threads. */
@@ -63,11 +65,12 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
 }
 
-/** Slower calls are long past V8's compilation after two of them. */
+/** Slower calls are long past V8's compilation after one of them. */
 const LONG_CALL_MS = 500;
 
 /** What a contestant's rounds may take; a slow one runs in the first rounds only, but in three at least. */
-const BUDGET_MS = 4000;
+const BUDGET_MS = 2500;
+const BUDGET_BESIDE_MS = 800;
 const LEAST_ROUNDS = 3;
 
 /**
@@ -82,13 +85,14 @@ export async function interleave(
   const allowed = new Map<string, number>();
   for (const c of contestants) {
     let call = 0;
-    for (let i = 0; i < (call > LONG_CALL_MS ? Math.min(2, warmups) : warmups); i++) {
+    // Comparing was a call as well.
+    for (let i = 0; i < (call > LONG_CALL_MS ? 1 : warmups); i++) {
       progress(`warm-up ${i + 1}/${warmups}: ${c.name}`);
       const start = performance.now();
       await c.run();
       call = performance.now() - start;
     }
-    allowed.set(c.name, Math.max(LEAST_ROUNDS, Math.floor(BUDGET_MS / call)));
+    allowed.set(c.name, Math.max(LEAST_ROUNDS, Math.floor((c.beside ? BUDGET_BESIDE_MS : BUDGET_MS) / call)));
   }
   const took = new Map<string, Elapsed[]>(contestants.map((c) => [c.name, []]));
   for (let round = 0; round < rounds; round++) {

@@ -10,11 +10,10 @@ import { WebGpuDevice } from "../src/devices/webgpu/device.ts";
 import { DeviceUnavailable } from "../src/errors.ts";
 import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
 import { Bench } from "../tests/support/views.ts";
-import { assertRows, fastUniform, oracleRows } from "./compare.ts";
+import { assertRows, fastUniform, oracleRows, transposed } from "./compare.ts";
 import { probeGpu } from "./gpu_probe.ts";
 import { loadOnnxRuntimeWebGpu } from "./peers/onnxruntime_webgpu.ts";
-import { attentionGraph, matmulGraph } from "./peers/onnxruntime_web.ts";
-import { transposed } from "./peers/llama.ts";
+import { attentionGraph, matmulGraph } from "./peers/onnxruntime.ts";
 import type { BenchContext, Row, Section } from "./report.ts";
 
 interface Shape {
@@ -92,7 +91,7 @@ async function torchTimes(shapes: readonly Shape[]): Promise<{ device: string; m
 }
 
 /** Runs the table; without an adapter it has no rows, and says so. */
-export async function benchWebgpu({ depth, peer: peers, effort, progress }: BenchContext): Promise<Section> {
+export async function benchWebgpu({ depth, peers, effort, progress }: BenchContext): Promise<Section> {
   const title = "WebGPU";
   const device = new WebGpuDevice({ timed: depth !== "check" });
   let info;
@@ -116,7 +115,7 @@ export async function benchWebgpu({ depth, peer: peers, effort, progress }: Benc
       } GB/s of copying.`,
     );
   }
-  const loaded = peers === null || depth === "check" ? "left out" : await loadOnnxRuntimeWebGpu();
+  const loaded = peers.onnx === null || depth === "check" ? "left out" : await loadOnnxRuntimeWebGpu();
   let peer = typeof loaded === "string" ? null : loaded;
   if (typeof loaded === "string") notes.push(`onnxruntime-web's WebGPU provider: ${loaded}.`);
   const beside = async (work: () => Promise<number>): Promise<number | null> => {

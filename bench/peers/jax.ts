@@ -41,7 +41,7 @@ export async function loadJax(threads: number): Promise<KernelPeer> {
     const devices = await init("wasm");
     if (!devices.includes("wasm")) throw new Error(`${PACKAGE} offers ${devices.join(", ")}, not wasm`);
     defaultDevice("wasm");
-    // Starts its workers: ONNX Runtime on the web, once it is loaded, puts Node's Worker in the place of the platform's.
+    // Starts its workers.
     await np.array(Float32Array.of(1, 2), { shape: [2] }).mul(2).data();
   } finally {
     Reflect.deleteProperty(navigator, "hardwareConcurrency");

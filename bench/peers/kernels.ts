@@ -75,6 +75,7 @@ export async function openAll(
 export const contestantOf = (operation: PeerOperation): Contestant => ({
   name: operation.name,
   run: () => operation.time?.() ?? operation.call(),
+  beside: true,
 });
 
 /** A head's share of the operands. */

@@ -53,7 +53,7 @@ export async function loadOnnxRuntime(kind: keyof typeof PACKAGES, threads: numb
   ort.env.logLevel = "error";
   const version = PACKAGES[kind].split("@").at(-1)!;
   const provider = native ? "cpu" : "wasm";
-  return {
+  const peer: Peer = {
     name: `onnxruntime-${kind}`,
     description: `onnxruntime-${kind} ${version}, ${provider} execution provider`,
     native,
@@ -80,6 +80,13 @@ export async function loadOnnxRuntime(kind: keyof typeof PACKAGES, threads: numb
       };
     },
   };
+  if (!native) {
+    // With its first session it starts its threads, and leaves Node's Worker where the platform's was.
+    const { Worker } = globalThis;
+    await (await peer.open(matmulGraph(1, 1, 1, Float32Array.of(1)))).close();
+    globalThis.Worker = Worker;
+  }
+  return peer;
 }
 
 /** What {@linkcode attentionGraph} builds. */

@@ -5,7 +5,7 @@
  */
 import type * as Ort from "npm:onnxruntime-common@1.30.0";
 import { encodeModel, type Graph } from "./onnx.ts";
-import type { PeerTensor } from "./onnxruntime_web.ts";
+import type { PeerTensor } from "./onnxruntime.ts";
 
 // Not a literal in the import: the package stays out of the lock file.
 const PEER = "npm:onnxruntime-web@1.30.0/webgpu";

@@ -51,7 +51,7 @@ export async function openPeers({ threads, peers, natives }: Wanted): Promise<Pe
   };
   let onnx: Peer | null = null;
   if (peers) {
-    const jax = await required("jax-js", () => loadJax(threads)); // the first, see there
+    const jax = await required("jax-js", () => loadJax(threads));
     onnx = await required("onnxruntime-web", () => loadOnnxRuntime("web", threads));
     kernels.push(onnxKernels(onnx), jax);
     if (threads === 1) kernels.push(await required("tfjs-wasm", loadTfjs));
