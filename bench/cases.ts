@@ -168,6 +168,24 @@ export const ATTENTION_SHAPES: readonly AttentionShape[] = [
   },
 ];
 
+/** What threads.ts runs on one thread and on two. */
+export const THREAD_SHAPES: readonly AttentionShape[] = [
+  { name: "prefill 130, D 64, causal", depth: "check", ...prefill(4, 130, 64), causal: true },
+  { name: "prefill 1024, D 64, full", depth: "quick", ...prefill(8, 1024, 64) },
+  { name: "prefill 1024, D 64, causal", depth: "quick", ...prefill(8, 1024, 64), causal: true },
+  { name: "prefill 1024, D 128, full", depth: "full", ...prefill(8, 1024, 128) },
+  { name: "prefill 1024, D 128, causal", depth: "full", ...prefill(8, 1024, 128), causal: true },
+  ...ATTENTION_SHAPES.filter(({ name }) =>
+    [
+      "prefill 4096, D 64, full",
+      "prefill 4096, D 64, causal",
+      "prefill 4096, D 128, full",
+      "decode over 32768, 32/8, D 128 (256 MiB)",
+    ].includes(name)
+  ),
+  { name: "prefill 4096, D 128, causal", depth: "full", ...prefill(2, 4096, 128), causal: true },
+];
+
 const DEPTHS: readonly Depth[] = ["check", "quick", "full"];
 
 /** The rows of a run of `depth`. */

@@ -114,26 +114,26 @@ function generation({ machine, sections }: Drawn): Chart {
   };
 }
 
-const VERDICTS = { "excellent": "#009e73", "met": "#56b4e9", "missed": "#d55e00" } as const;
+const VERDICTS = { "aim": "#009e73", "met": "#56b4e9", "missed": "#d55e00" } as const;
 
 function goals({ machine, sections }: Drawn): Chart {
   const rows = sections.find((s) => s.title === "Goals")?.rows ?? [];
   const groups = rows.map((row): Group => {
     const must = String(row["must"]);
-    const [goal, excellent] = [Number(must.slice(2)), Number(row["excellent"])];
+    const [goal, aim] = [Number(must.slice(2)), Number(row["aim"])];
     const reached = (value: number) => must.startsWith("≤") ? goal / value : value / goal;
     const measured = Number(row["measured"]);
     const verdict = String(row["verdict"]).split(" ")[0]!;
     const said = `${Number(measured.toPrecision(3))} (goal ${must})`;
     return {
       label: String(row["goal"]),
-      bars: [{ kind: verdict, value: reached(measured), said, mark: reached(excellent) }],
+      bars: [{ kind: verdict, value: reached(measured), said, mark: reached(aim) }],
     };
   });
   return {
     title: "Goals: how far each is reached",
     about: [
-      "What was measured in shares of the goal (of its reciprocal where less is better): 1× is the goal, the dashed mark is what would be excellent. Logarithmic.",
+      "What was measured in shares of the goal (of its reciprocal where less is better): 1× is the goal, the dashed mark is the aim. Logarithmic.",
       where(machine, 1),
     ],
     less: "missed",

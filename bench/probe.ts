@@ -128,6 +128,8 @@ export function assembleProbe(): Uint8Array<ArrayBuffer> {
 export interface Probe {
   /** Multiply-adds on registers, about 20 ms of them. */
   peak(): void;
+  /** Turns of its loop. */
+  readonly turns: number;
   /** Floating-point operations of one `peak`. */
   readonly flops: number;
   /** Reads the whole memory once. */
@@ -138,8 +140,11 @@ export interface Probe {
   readonly streams: number;
 }
 
-/** Instantiates the probe with `mebibytes` of memory, all of it written so that every page is real. */
-export function makeProbe(mebibytes = 256): Probe {
+/**
+ * Instantiates the probe with `mebibytes` of memory, all of it written so that every page is real. With `given` turns
+ * two probes do the same work.
+ */
+export function makeProbe(mebibytes = 256, given?: number): Probe {
   const memory = new WebAssembly.Memory({ initial: Math.max(1, mebibytes * 16) });
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(assembleProbe()), { m: { m: memory } });
   const peak = exports["peak"] as (turns: number) => number;
@@ -171,8 +176,9 @@ export function makeProbe(mebibytes = 256): Probe {
   const trial = 100_000;
   const used = cpuNow();
   peak(trial);
-  const turns = Math.ceil(trial * 20 / Math.max(0.5, cpuNow() - used));
+  const turns = given ?? Math.ceil(trial * 20 / Math.max(0.5, cpuNow() - used));
   return {
+    turns,
     flops: turns * FLOPS_PER_TURN,
     peak() {
       const result = peak(turns);

@@ -25,6 +25,7 @@ import {
   significant,
 } from "./report.ts";
 import { benchStart } from "./start.ts";
+import { benchThreads } from "./threads.ts";
 import { EFFORT, interleave } from "./timing.ts";
 import { benchWebgpu } from "./webgpu.ts";
 
@@ -44,6 +45,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   masks: { run: benchMasks },
   generate: { run: benchGenerate },
   llama: { run: benchLlama, threaded: true },
+  threads: { run: benchThreads },
   start: { run: benchStart },
   webgpu: { run: benchWebgpu },
   large: { run: benchLarge, byName: true },

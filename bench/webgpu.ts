@@ -5,31 +5,23 @@
  * @module
  */
 import { AutoModelForCausalLM, Tensor } from "../mod.ts";
-import type { AttentionCall } from "../src/devices/device.ts";
 import { WebGpuDevice } from "../src/devices/webgpu/device.ts";
 import { DeviceUnavailable } from "../src/errors.ts";
 import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
 import { Bench } from "../tests/support/views.ts";
+import type { AttentionShape } from "./cases.ts";
 import { assertRows, fastUniform, oracleRows, transposed } from "./compare.ts";
 import { probeGpu } from "./gpu_probe.ts";
 import { loadOnnxRuntimeWebGpu } from "./peers/onnxruntime_webgpu.ts";
 import { attentionGraph, matmulGraph } from "./peers/onnxruntime.ts";
+import { flashCall } from "./raw.ts";
 import type { BenchContext, Row, Section } from "./report.ts";
 
-interface Shape {
-  readonly name: string;
-  readonly B: number;
-  readonly H: number;
-  readonly Hkv: number;
-  readonly Q: number;
-  readonly K: number;
-  readonly D: number;
-  readonly causal: boolean;
-}
+type Shape = AttentionShape & { readonly causal: boolean };
 
 const attention = (H: number, Hkv: number, Q: number, K: number, D: number, causal: boolean): Shape => ({
   name: `${Q === 1 ? "decode" : "flash"} H ${H}/${Hkv} Q ${Q} K ${K} D ${D}${causal ? " causal" : ""}`,
-  ...{ B: 1, H, Hkv, Q, K, D, causal },
+  ...{ depth: "full", B: 1, H, Hkv, Q, K, D, causal },
 });
 
 /** By how much a GPU can do: software adapters take seconds for what a GPU does in a millisecond. */
@@ -185,23 +177,17 @@ export async function benchWebgpu({ depth, peers, effort, progress }: BenchConte
         ReturnType<Bench["place"]>,
       ];
       const out = bench.empty([B, Q, H, D]);
-      const call: AttentionCall = {
-        ...{
-          algorithm: "flash",
-          query: bench.place([B, H, Q, D], q).view,
-          key: key.view,
-          value: value.view,
-          out,
-        },
-        ...{ weights: null, lse: null, scaling: D ** -0.5, softcap: 0, query_offset: K - Q, causal },
-        ...{ window_left: -1, window_right: -1, padding: null, zero_padded_queries: false, mask: null },
-        ...{ blocks: null, sinks: null },
-      };
+      const call = flashCall(shape, {
+        query: bench.place([B, H, Q, D], q).view,
+        key: key.view,
+        value: value.view,
+        out,
+      });
       const run = () => device.kernels.attention(call);
       run();
       const found = await bench.read(out);
       const operands = { q, k: Float32Array.from(key.values), v: Float32Array.from(value.values) };
-      const sampled = oracleRows({ ...shape, depth: "quick" }, operands);
+      const sampled = oracleRows(shape, operands);
       const error = assertRows(Float32Array.from(found), sampled, "attention_flash", name);
       const ms = rates === null ? 0 : await timeOf(device, rounds, sizes.repeats, run);
       const theirs = dtype !== "float32" ? null : await beside(async () => {

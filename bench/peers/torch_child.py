@@ -4,8 +4,12 @@ import json
 import sys
 import time
 
-import torch
-import torch.nn.functional as F
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError as error:
+    print(json.dumps({"error": str(error)}), flush=True)
+    sys.exit()
 
 torch.set_num_threads(int(sys.argv[1]))
 torch.set_grad_enabled(False)
