@@ -8,7 +8,7 @@ import { AutoModelForCausalLM, InvalidArgument, type PreTrainedModel, Tensor } f
 import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
 import { type LlamaConfig, openCheckpoint, writeRandomCheckpoint } from "./checkpoint.ts";
 import { DEMO } from "./generate.ts";
-import type { GgmlType } from "./peers/gguf.ts";
+import type { GgmlType } from "../tests/support/gguf.ts";
 import type { Generated } from "./peers/llama_child.ts";
 import { writeLlamaGguf } from "./peers/llama_gguf.ts";
 import type { BenchContext, Row, Section } from "./report.ts";

@@ -13,7 +13,8 @@ import { type Task, TASKS } from "./models/tasks.ts";
 export interface AutoClass {
   /**
    * Loads `config.json` and safetensors, in one file or in shards: of a local folder (a path or a `file:` URL), of a
-   * folder behind an http(s) URL, or of a hub's repository (`org/name`). An existing folder wins over a hub's id.
+   * folder behind an http(s) URL, or of a hub's repository (`org/name`). An existing folder wins over a hub's id. A path or
+   * URL that ends in `.gguf` is one file that holds everything; see `gguf_file`.
    *
    * @throws {ModelFileError} for missing or malformed files, and for those that cannot be fetched
    * @throws {InvalidArgument} for an unknown option, implementation or sub-config

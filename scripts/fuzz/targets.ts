@@ -3,13 +3,22 @@
  *
  * @module
  */
-import { AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, Tensor } from "../../mod.ts";
+import {
+  AttuneError,
+  AutoModel,
+  AutoModelForCausalLM,
+  AutoModelForImageTextToText,
+  AutoTokenizer,
+  Tensor,
+} from "../../mod.ts";
 import { openFolder } from "../../src/hub/files.ts";
 import { openSafetensors } from "../../src/hub/safetensors.ts";
 import { bytesSource } from "../../src/hub/source.ts";
 import { openWeights } from "../../src/hub/weights.ts";
 import { parseTemplate } from "../../src/text/template_source.ts";
 import { tokenizerOf } from "../../src/text/tokenizer.ts";
+import { ggufBytes, type MetaValue } from "../../tests/support/gguf.ts";
+import { llamaParts } from "../../tests/support/llama_gguf.ts";
 import type { Random } from "../../tests/support/random.ts";
 import { mutateBytes, mutateJson, mutateText } from "./mutate.ts";
 
@@ -71,6 +80,26 @@ async function place(folder: string, files: Readonly<Record<string, Uint8Array>>
   for await (const { name } of Deno.readDir(folder)) await Deno.remove(`${folder}/${name}`);
   for (const [name, bytes] of Object.entries(files)) await Deno.writeFile(`${folder}/${name}`, bytes);
 }
+
+/** What `fn` throws, or null. */
+async function settled(fn: () => Promise<void>): Promise<unknown> {
+  try {
+    await fn();
+    return null;
+  } catch (error) {
+    return error;
+  }
+}
+
+/** A small vocabulary in the metadata of a GGUF file. */
+const VOCABULARY: Readonly<Record<string, MetaValue>> = {
+  "tokenizer.ggml.model": { text: "llama" },
+  "tokenizer.ggml.tokens": { texts: ["<unk>", "<s>", "▁", "a", "b", "ab", "▁ab", "<0x41>"] },
+  "tokenizer.ggml.scores": { f32s: Float32Array.of(0, 0, -9, -7, -8, -1, -2, 0) },
+  "tokenizer.ggml.token_type": { i32s: Int32Array.of(2, 3, 1, 1, 1, 1, 1, 6) },
+  "tokenizer.ggml.bos_token_id": { u32: 1 },
+  "tokenizer.ggml.unknown_token_id": { u32: 0 },
+};
 
 const TOKENIZERS: readonly Record<string, unknown>[] = [
   {
@@ -171,8 +200,32 @@ const TEMPLATES = [
   "{{ 'a,b'.split(',')|join('-')|upper|replace('A', 'bb')|indent(4) }}{{ {'a': 1}|dictsort }}{{ [3, 1]|sort|first }}",
 ];
 
+const WRITTEN = Deno.readFileSync(new URL("gguf/written.gguf", GOLDEN));
+const GGUF_LLAMA = llamaParts(new URL("models/llama", GOLDEN).pathname, "F32");
+
 /** The readers, by name. */
 export const TARGETS: Readonly<Record<string, Target>> = {
+  gguf: {
+    make(random) {
+      const { metadata, tensors } = GGUF_LLAMA;
+      const bytes = random.next() < 0.5 ? WRITTEN : ggufBytes({ ...metadata, ...VOCABULARY }, tensors);
+      return { bytes: mutateBytes(bytes.slice(), random), model: "" };
+    },
+    async read({ bytes }, folder) {
+      await place(folder, { "a.gguf": bytes });
+      const path = `${folder}/a.gguf`;
+      // Each by itself: a fault of one must not hide those of the other.
+      const outcomes = [
+        await settled(async () => {
+          const tokenizer = await AutoTokenizer.from_pretrained(path);
+          for (const one of TEXTS) tokenizer.decode(tokenizer.encode(one));
+        }),
+        await settled(async () => await (await AutoModelForCausalLM.from_pretrained(path)).dispose()),
+      ].filter((error) => error !== null);
+      const worst = outcomes.find((error) => !(error instanceof AttuneError)) ?? outcomes[0];
+      if (worst !== undefined) throw worst;
+    },
+  },
   safetensors: {
     make: safetensorsBytes,
     async read({ bytes }) {

@@ -140,7 +140,7 @@ async function record(
 async function sizes(files: ModelFiles, signal: AbortSignal): Promise<Inspection["files"]> {
   const index = await record(files, "model.safetensors.index.json", signal);
   const shards = isRecord(index?.["weight_map"]) ? Object.values(index["weight_map"]).map(String) : [];
-  const names = [
+  const names = files.weights?.names ?? [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -152,8 +152,8 @@ async function sizes(files: ModelFiles, signal: AbortSignal): Promise<Inspection
   ];
   const found: { name: string; bytes: number }[] = [];
   for (const name of names) {
-    if (!await files.has(name, { signal })) continue;
-    using file = await files.source(name, { signal, beginning: name.endsWith(".safetensors") });
+    if (files.weights === undefined && !await files.has(name, { signal })) continue;
+    using file = await files.source(name, { signal, beginning: /\.(?:safetensors|gguf)$/.test(name) });
     found.push({ name, bytes: file.size });
   }
   return found;

@@ -27,6 +27,7 @@ export interface SourceOptions {
   readonly cacheDir?: string;
   readonly localFilesOnly?: true;
   readonly endpoint?: string;
+  readonly ggufFile?: string;
 }
 
 /** How a model is loaded. */
@@ -40,12 +41,13 @@ export interface ModelOptions extends SourceOptions {
 /** Adds the argument `<model>` and the options that say where its files come from. */
 export function withSource(command: Command): Command {
   return command
-    .argument("<model>", "a folder, a URL or a hub id")
+    .argument("<model>", "a folder, a URL, a hub id, or a GGUF file")
     .option("--revision <name>", "branch, tag or commit of a hub model")
     .option("--token <token>", "access token of the hub")
     .option("--cache-dir <folder>", "where downloaded files are kept")
     .option("--local-files-only", "download nothing")
-    .option("--endpoint <url>", "another hub");
+    .option("--endpoint <url>", "another hub")
+    .option("--gguf-file <name>", "the GGUF file to take, of a folder or hub model");
 }
 
 /** Adds the argument `<model>` and the options of {@linkcode loadModel}. */
@@ -102,8 +104,9 @@ export function number(
 
 /** The options of a loader that say where files come from: those that were given. */
 export function sourceOf(io: Io, options: SourceOptions): HubOptions {
-  const { revision, token, cacheDir: cache_dir, localFilesOnly: local_files_only, endpoint } = options;
-  const given = Object.entries({ revision, token, cache_dir, local_files_only, endpoint });
+  const { revision, token, endpoint } = options;
+  const { cacheDir: cache_dir, localFilesOnly: local_files_only, ggufFile: gguf_file } = options;
+  const given = Object.entries({ revision, token, cache_dir, local_files_only, endpoint, gguf_file });
   return { ...Object.fromEntries(given.filter(([, value]) => value !== undefined)), signal: io.signal };
 }
 

@@ -7,6 +7,7 @@
  * @module
  */
 import { ModelFileError } from "../errors.ts";
+import type { Weights } from "./safetensors.ts";
 import {
   type ByteSource,
   explain,
@@ -43,6 +44,20 @@ export interface ModelFiles {
   prepare(names: readonly string[], options?: ReadOptions): Promise<void>;
   /** What error messages call the whole, e.g. the folder's path. */
   describe(): string;
+  /** Where weights are, if not in safetensors. */
+  readonly weights?: WeightFiles;
+}
+
+/** Weights in files of one kind. */
+export interface WeightFiles {
+  /** Names of the files. */
+  readonly names: readonly string[];
+  /**
+   * Opens them.
+   *
+   * @throws {ModelFileError} when anything about them is malformed
+   */
+  open(options: SourceOptions): Promise<Weights>;
 }
 
 /** Refuses a file name that could leave its folder, whatever the file system or server makes of it. */

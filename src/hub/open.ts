@@ -38,6 +38,11 @@ export interface HubOptions {
   readonly local_files_only?: boolean;
   /** The hub; default: `HF_ENDPOINT`, where the program may read it, else `https://huggingface.co`. */
   readonly endpoint?: string | URL;
+  /**
+   * A GGUF file of the model, which configuration, tokenizer and weights are read from. Default: the file itself, where
+   * a path or URL is named that ends in `.gguf`.
+   */
+  readonly gguf_file?: string;
   /** Called while files arrive and weights are read. */
   readonly progress_callback?: (event: LoadProgress) => void;
   /** Aborts the loading. */
@@ -51,6 +56,7 @@ export const HUB_OPTIONS: readonly (keyof HubOptions)[] = [
   "cache_dir",
   "local_files_only",
   "endpoint",
+  "gguf_file",
   "progress_callback",
   "signal",
 ];
@@ -78,16 +84,44 @@ export interface OpenOptions extends HubOptions {
  */
 export async function openFiles(model: string | URL, options: OpenOptions = {}): Promise<ModelFiles> {
   checkOptions(options);
-  const read: ReadOptions = options.signal === undefined ? {} : { signal: options.signal };
-  read.signal?.throwIfAborted();
   if (typeof model !== "string" && !(model instanceof URL)) {
     throw new InvalidArgument(`Cannot load a model: expected a folder, URL or hub id, found ${typeof model}`);
   }
-  const url = model instanceof URL
-    ? model
-    : /^(?:file:|[a-z][a-z\d+.-]+:\/\/)/i.test(model)
-    ? asUrl(model)
-    : null;
+  const { gguf_file, ...rest } = options;
+  const named = gguf_file === undefined ? ggufIn(model) : { folder: model, file: gguf_file };
+  if (named === null) return await openModel(model, rest);
+  const files = await openModel(named.folder, rest);
+  // A room of its own, which pages that need none do not load.
+  const { GgufFiles } = await import("../gguf/files.ts");
+  return new GgufFiles(files, named.file);
+}
+
+/** The folder and the file, where a GGUF file itself is named. */
+function ggufIn(model: string | URL): { folder: string | URL; file: string } | null {
+  const url = urlOf(model);
+  const path = url?.pathname ?? String(model);
+  if (!/\.gguf$/i.test(path)) return null;
+  const at = Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1;
+  const [folder, file] = [path.slice(0, at), path.slice(at)];
+  if (url === null) {
+    // Never a hub's id, which a folder's name could be taken for.
+    return { folder: /^(?:[/\\.]|[A-Za-z]:)/.test(folder) ? folder : `./${folder}`, file };
+  }
+  const parent = new URL(url);
+  parent.pathname = folder;
+  return { folder: parent, file: file.replaceAll("%20", " ") };
+}
+
+/** What is named as a URL. */
+function urlOf(model: string | URL): URL | null {
+  if (model instanceof URL) return model;
+  return /^(?:file:|[a-z][a-z\d+.-]+:\/\/)/i.test(model) ? asUrl(model) : null;
+}
+
+async function openModel(model: string | URL, options: OpenOptions): Promise<ModelFiles> {
+  const read: ReadOptions = options.signal === undefined ? {} : { signal: options.signal };
+  read.signal?.throwIfAborted();
+  const url = urlOf(model);
   if (url?.protocol === "http:" || url?.protocol === "https:") {
     if (options.revision !== undefined) {
       throw new InvalidArgument(`Cannot load ${showUrl(url)} at a revision: a URL has none`);
@@ -224,10 +258,12 @@ function checkToken(token: string | null): void {
 }
 
 function checkOptions(options: OpenOptions): void {
-  const { revision, token = null, cache_dir = null, local_files_only = false, progress_callback } = options;
+  const { revision, token = null, cache_dir = null, local_files_only = false, gguf_file, progress_callback } =
+    options;
   const wrong = (name: string, expected: string) =>
     new InvalidArgument(`Cannot load a model with this ${name}: expected ${expected}`);
   if (revision !== undefined && typeof revision !== "string") throw wrong("revision", "a string");
+  if (gguf_file !== undefined && typeof gguf_file !== "string") throw wrong("gguf_file", "a file name");
   if (token !== null && typeof token !== "string") throw wrong("token", "a string or null");
   checkToken(token);
   const folder = cache_dir instanceof URL ? cache_dir.protocol === "file:" : typeof cache_dir === "string";

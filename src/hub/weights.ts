@@ -6,7 +6,7 @@
 import { ModelFileError } from "../errors.ts";
 import { NotInParts } from "./beginning.ts";
 import { FileChanged } from "./download.ts";
-import { MAX_TOKENIZER_BYTES, type ModelFiles } from "./files.ts";
+import { MAX_TOKENIZER_BYTES, type ModelFiles, type WeightFiles } from "./files.ts";
 import { inParallel } from "./parallel.ts";
 import {
   type ChunkSink,
@@ -47,26 +47,27 @@ export interface WeightsOptions extends ReadOptions {
 }
 
 /**
- * Opens a model's weights: `model.safetensors`, else the shards that `model.safetensors.index.json` lists.
+ * Opens a model's weights: those of another kind of file that `files` know, else `model.safetensors`, else the shards
+ * that `model.safetensors.index.json` lists.
  *
  * @throws {ModelFileError} when neither exists or anything about them is malformed, or a server does not give headers
  *   alone where only those are wanted.
  */
 export async function openWeights(files: ModelFiles, options: WeightsOptions = {}): Promise<Weights> {
   const { headers_only = false, accept, ...read } = options;
-  const index = await findIndex(files, read);
-  if (headers_only) return await open(files, index, { ...read, beginning: true });
-  if (accept !== undefined && await files.missing(namesIn(index), read) >= WORTH_ASKING) {
+  const { names, open } = files.weights ?? await findSafetensors(files, read);
+  if (headers_only) return await open({ ...read, beginning: true });
+  if (accept !== undefined && await files.missing(names, read) >= WORTH_ASKING) {
     try {
-      using headers = await open(files, index, { ...read, beginning: true });
+      using headers = await open({ ...read, beginning: true });
       accept(headers);
     } catch (error) {
       // They are accepted, or not, when they are there.
       if (!(error instanceof NotInParts) && !(error instanceof FileChanged)) throw error;
     }
   }
-  if (index !== null) await files.prepare(namesIn(index), read);
-  const weights = await open(files, index, read);
+  if (names.length > 1) await files.prepare(names, read);
+  const weights = await open(read);
   try {
     accept?.(weights);
     return weights;
@@ -83,6 +84,12 @@ function namesIn(index: Index): string[] {
   return index === null ? [SINGLE] : [...new Set(index.values())];
 }
 
+/** The safetensors files among `files`. */
+async function findSafetensors(files: ModelFiles, options: ReadOptions): Promise<WeightFiles> {
+  const index = await findIndex(files, options);
+  return { names: namesIn(index), open: (options) => openAll(files, index, options) };
+}
+
 async function findIndex(files: ModelFiles, options: ReadOptions): Promise<Index> {
   if (await files.has(SINGLE, options)) return null;
   if (!await files.has(INDEX, options)) {
@@ -94,7 +101,7 @@ async function findIndex(files: ModelFiles, options: ReadOptions): Promise<Index
   );
 }
 
-async function open(
+async function openAll(
   files: ModelFiles,
   index: Index,
   { beginning = false, ...read }: SourceOptions,

@@ -2,6 +2,8 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { AutoModelForCausalLM, liveBuffers, support, Tensor } from "../../mod.ts";
 import { FIRST_BYTES } from "../../src/hub/beginning.ts";
 import { hugeFile, serveHuge, temporaryFolder, text } from "../hub/remote_server.ts";
+import { writeGguf } from "../support/gguf.ts";
+import { bytePairMetadata, llamaParts } from "../support/llama_gguf.ts";
 import { attune } from "./fake_io.ts";
 
 const MODEL = "tests/models/demo";
@@ -220,4 +222,25 @@ Deno.test("attune support: a row for each implementation, a column for each devi
   const page = (await attune(["support"])).stdout;
   assertStringIncludes(page, "flash_attention_2  yes");
   assertStringIncludes(page, "wasm: WebAssembly");
+});
+
+Deno.test("attune inspect, generate: a GGUF file is a model", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const { metadata, tensors } = llamaParts(MODEL, "Q8_0");
+    writeGguf(`${folder}/a.gguf`, { ...metadata, ...bytePairMetadata(MODEL) }, tensors);
+    const { files, stored, run, tokenizer, config } = await inspected(`${folder}/a.gguf`, "--context", "40");
+    assertEquals(files, [{ name: "a.gguf", bytes: (await Deno.stat(`${folder}/a.gguf`)).size }]);
+    assertEquals(stored.map(({ dtype }: { dtype: string }) => dtype).sort(), ["F16", "F32", "Q8_0"]);
+    assertEquals([config.model_type, tokenizer.tokens, tokenizer.model], ["llama", 3072, "BPE"]);
+    await using model = await AutoModelForCausalLM.from_pretrained(`${folder}/a.gguf`);
+    assertEquals([run.parameters, run.memory.weights], [model.num_parameters, model.memory.bytes]);
+    const prompt = ["In the beginning", "--max-new-tokens", "4"];
+    const whole = await attune(["generate", `${folder}/a.gguf`, ...prompt]);
+    const named = await attune(["generate", folder, ...prompt, "--gguf-file", "a.gguf"]);
+    assertEquals([whole.code, whole.stderr, named.stdout], [0, "", whole.stdout]);
+    assert(whole.stdout.trim().length > 0);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });

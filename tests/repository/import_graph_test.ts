@@ -17,11 +17,12 @@ const LAYERS: readonly (readonly string[])[] = [
   ["src/inspect/"], // looks at models from outside
   ["src/text/"], // streamers feed on generation
   ["src/models/", "src/generation/"], // `model.generate` is a method, and generation drives a model
-  ["src/vision/", "src/quantize/"],
+  ["src/vision/", "src/quantize/steps.ts", "src/quantize/widen.ts"],
   ["src/layers/"],
   ["src/packages/"],
   ["src/attention/", "src/masks/", "src/cache/"],
-  ["src/draw/", "src/config*", "src/hub/"],
+  // What quantised weights are in files, readers of files have to know.
+  ["src/draw/", "src/config*", "src/hub/", "src/gguf/", "src/quantize/stored.ts"],
   ["src/ops/"],
   ["src/tensor*", "src/host_data.ts", "src/storage.ts", "src/shape.ts", "src/scope.ts", "src/settings.ts"],
   ["src/devices/"],

@@ -1,6 +1,5 @@
 /**
- * GGUF files written by hand: what llama.cpp reads, version 3 of the format (ggml-org/ggml, docs/gguf.md), with the
- * element types a bench compares.
+ * GGUF files written by hand, for tests and benches: version 3 of the format (ggml-org/ggml, docs/gguf.md).
  *
  * @module
  */
@@ -24,6 +23,7 @@ export type GgmlType = keyof typeof GGML_TYPES;
 /** A value of the file's metadata; what a number means in the file has to be said. */
 export type MetaValue =
   | { readonly u32: number }
+  | { readonly u64: bigint }
   | { readonly f32: number }
   | { readonly bool: boolean }
   | { readonly text: string }
@@ -48,18 +48,19 @@ const padding = (bytes: number) => (ALIGNMENT - bytes % ALIGNMENT) % ALIGNMENT;
 const bytesOf = (view: ArrayBufferView<ArrayBuffer>) =>
   new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 const u32 = (value: number) => bytesOf(Uint32Array.of(value));
-const u64 = (value: number) => bytesOf(BigUint64Array.of(BigInt(value)));
+const u64 = (value: number | bigint) => bytesOf(BigUint64Array.of(BigInt(value)));
 const text = (value: string): Uint8Array<ArrayBuffer>[] => {
   const bytes = new TextEncoder().encode(value);
   return [u64(bytes.length), bytes];
 };
 
 /** Numbers of metadata types. */
-const META = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8, array: 9 } as const;
+const META = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8, array: 9, uint64: 10 } as const;
 
 /** A metadata value behind the number of its type; arrays say the type of their elements and how many there are. */
 function metaValue(value: MetaValue): Uint8Array<ArrayBuffer>[] {
   if ("u32" in value) return [u32(META.uint32), u32(value.u32)];
+  if ("u64" in value) return [u32(META.uint64), u64(value.u64)];
   if ("f32" in value) return [u32(META.float32), bytesOf(Float32Array.of(value.f32))];
   if ("bool" in value) return [u32(META.bool), Uint8Array.of(Number(value.bool))];
   if ("text" in value) return [u32(META.string), ...text(value.text)];
@@ -102,7 +103,8 @@ function toQ4(values: Float32Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(out.buffer);
 }
 
-function encode(type: GgmlType, values: Float32Array): Uint8Array<ArrayBuffer> {
+/** The bytes of a tensor. */
+export function encodeBlocks(type: GgmlType, values: Float32Array): Uint8Array<ArrayBuffer> {
   switch (type) {
     case "F32":
       return new Uint8Array(values.buffer as ArrayBuffer, values.byteOffset, values.byteLength);
@@ -117,12 +119,11 @@ function encode(type: GgmlType, values: Float32Array): Uint8Array<ArrayBuffer> {
   }
 }
 
-/** Writes a file, a tensor at a time. @throws {Error} when a row cannot be cut into the blocks of its type */
-export function writeGguf(
-  path: string,
+/** A file in pieces, a tensor at a time. @throws {Error} when a row cannot be cut into the blocks of its type */
+export function* ggufPieces(
   metadata: Readonly<Record<string, MetaValue>>,
   tensors: readonly GgufTensor[],
-): void {
+): Generator<Uint8Array<ArrayBuffer>> {
   let offset = 0;
   const infos = tensors.flatMap(({ name, shape, type }) => {
     const { id, block, bytes } = GGML_TYPES[type];
@@ -140,25 +141,49 @@ export function writeGguf(
     offset += length + padding(length);
     return info;
   });
-  const head = [
+  const head = joined([
     new TextEncoder().encode("GGUF"),
     u32(3),
     u64(tensors.length),
     u64(Object.keys(metadata).length),
     ...Object.entries(metadata).flatMap(([key, value]) => [...text(key), ...metaValue(value)]),
     ...infos,
-  ];
-  using file = Deno.openSync(path, { write: true, create: true, truncate: true });
-  const write = (bytes: Uint8Array) => {
-    for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
-    return bytes.length;
-  };
-  const joined = new Uint8Array(head.reduce((n, c) => n + c.length, 0));
-  let at = 0;
-  for (const chunk of head) {
-    joined.set(chunk, at);
-    at += chunk.length;
+  ]);
+  yield head;
+  yield new Uint8Array(padding(head.length));
+  for (const { type, values } of tensors) {
+    const bytes = encodeBlocks(type, values());
+    yield bytes;
+    yield new Uint8Array(padding(bytes.length));
   }
-  write(new Uint8Array(padding(write(joined))));
-  for (const { type, values } of tensors) write(new Uint8Array(padding(write(encode(type, values())))));
+}
+
+/** A small file in memory. @throws as {@linkcode ggufPieces} */
+export function ggufBytes(
+  metadata: Readonly<Record<string, MetaValue>>,
+  tensors: readonly GgufTensor[],
+): Uint8Array<ArrayBuffer> {
+  return joined([...ggufPieces(metadata, tensors)]);
+}
+
+/** Writes a file, a tensor at a time. @throws as {@linkcode ggufPieces} */
+export function writeGguf(
+  path: string,
+  metadata: Readonly<Record<string, MetaValue>>,
+  tensors: readonly GgufTensor[],
+): void {
+  using file = Deno.openSync(path, { write: true, create: true, truncate: true });
+  for (const bytes of ggufPieces(metadata, tensors)) {
+    for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
+  }
+}
+
+function joined(pieces: readonly Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
+  const all = new Uint8Array(pieces.reduce((n, piece) => n + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    all.set(piece, at);
+    at += piece.length;
+  }
+  return all;
 }
