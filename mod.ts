@@ -22,7 +22,7 @@ export { type NestedArray, type TensorData, type TensorOptions } from "./src/ten
 export { Tensor } from "./src/tensor.ts";
 export type { DType, TypedArray } from "./src/dtype.ts";
 export * as ops from "./src/ops/mod.ts";
-export type { DeviceName } from "./src/devices/device.ts";
+export type { AttentionPrecision, DeviceName } from "./src/devices/device.ts";
 export { device, type DeviceInfo, liveBuffers } from "./src/devices/mod.ts";
 export { configure, type Settings } from "./src/settings.ts";
 export { support, type SupportRow } from "./src/support.ts";

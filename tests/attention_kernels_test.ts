@@ -6,13 +6,16 @@
  */
 import { assertEquals } from "@std/assert";
 import fc from "./support/fast_check.ts";
-import type { AttentionAlgorithm, Device } from "../src/devices/device.ts";
+import type { AttentionAlgorithm, Device, FlashVersion } from "../src/devices/device.ts";
 import { ATTENTION_CASES, type AttentionCase, prepareAttention } from "./support/attention_cases.ts";
 import { deviceTest, reportSkips, testDevices } from "./support/devices.ts";
 import { assertClose, assertSameBits, toleranceOf } from "./support/tolerance.ts";
 import { Bench } from "./support/views.ts";
 
 const ALGORITHMS: readonly AttentionAlgorithm[] = ["eager", "flash"];
+
+/** Versions of flash that are kernels of their own on WASM; version 4 is what `flash` is without one. */
+const VERSIONS: readonly FlashVersion[] = [2, 3];
 
 /** A random row: few sizes, all corners, so that shrinking ends at something readable. */
 const randomCase: fc.Arbitrary<AttentionCase> = fc.record({
@@ -85,6 +88,51 @@ for (const on of await testDevices({ every_build: true })) {
     if (call.weights === null) return;
     assertClose(await bench.read(call.weights), expected.weights, tolerance, `weights of ${row.name}`);
   };
+
+  const versions = on.name === "wasm" ? VERSIONS : [];
+  for (const version of versions) {
+    for (const row of ATTENTION_CASES) {
+      deviceTest(on, `attention flash ${version}: ${row.name}`, async (device) => {
+        using bench = new Bench(device);
+        const { call, expected } = prepareAttention(bench, "flash", row);
+        device.kernels.attention({ ...call, version });
+        const tolerance = toleranceOf("attention_flash", on.name);
+        assertClose(await bench.read(call.out), expected.output, tolerance, `output of ${row.name}`);
+        assertClose(await bench.read(call.lse!), expected.lse, tolerance, `lse of ${row.name}`);
+      });
+    }
+  }
+
+  if (on.name === "wasm") {
+    for (
+      const row of ATTENTION_CASES.filter((row) => (row.magnitude ?? 1) === 1 && row.scaling === undefined)
+    ) {
+      deviceTest(on, `attention flash in int8: ${row.name}`, async (device) => {
+        using bench = new Bench(device);
+        const { call, expected } = prepareAttention(bench, "flash", row);
+        device.kernels.attention({ ...call, version: 3, precision: "int8" });
+        const tolerance = toleranceOf("attention_int8", on.name);
+        assertClose(await bench.read(call.out), expected.output, tolerance, `output of ${row.name}`);
+        assertClose(await bench.read(call.lse!), expected.lse, tolerance, `lse of ${row.name}`);
+      });
+    }
+
+    deviceTest(on, "attention flash in int8: a row has the same bits beside any others", async (device) => {
+      using bench = new Bench(device);
+      const row: AttentionCase = { name: "rows", H: 2, Q: 150, K: 150, D: 40, causal: true };
+      const { call } = prepareAttention(bench, "flash", row);
+      const whole = { ...call, version: 3, precision: "int8" } as const;
+      device.kernels.attention(whole);
+      const first = bench.empty([1, 9, 2, 40]);
+      device.kernels.attention({
+        ...whole,
+        query: { ...call.query, shape: [1, 2, 9, 40] },
+        out: first,
+        lse: null,
+      });
+      assertSameBits(await bench.read(first), (await bench.read(call.out)).slice(0, 9 * 2 * 40));
+    });
+  }
 
   for (const algorithm of ALGORITHMS) {
     for (const row of ATTENTION_CASES) {

@@ -3,8 +3,16 @@
  *
  * @module
  */
-import type { AttentionAlgorithm, BlocksView, Device, View } from "../devices/device.ts";
-import { InvalidArgument } from "../errors.ts";
+import type {
+  AttentionAlgorithm,
+  AttentionPrecision,
+  BlocksView,
+  Device,
+  DeviceName,
+  FlashVersion,
+  View,
+} from "../devices/device.ts";
+import { AttentionRefused, InvalidArgument } from "../errors.ts";
 import type { BlockMask } from "../masks/block_mask.ts";
 import { expandView, placeOf, viewAs } from "../ops/place.ts";
 import { tidy } from "../scope.ts";
@@ -14,6 +22,10 @@ import type { AttentionKwargs } from "./types.ts";
 /** What {@linkcode attend} computes; all mask forms that are present hold at once. */
 export interface AttendOptions {
   readonly algorithm: AttentionAlgorithm;
+  /** Which `flash`; default: the device's best. */
+  readonly version?: FlashVersion | undefined;
+  /** How scores are multiplied; default `float32`. */
+  readonly precision?: AttentionPrecision | undefined;
   /** Default D^-0.5. */
   readonly scaling?: number | null | undefined;
   readonly softcap?: number | null | undefined;
@@ -105,6 +117,31 @@ export function checkKwargs(kwargs: AttentionKwargs, heads: number): void {
 }
 
 /**
+ * The precision a call asks for. Only the devices in `int8` have that path under the implementation `name`.
+ *
+ * @throws {InvalidArgument} for anything but the two precisions
+ * @throws {AttentionRefused} where there is no such path
+ */
+export function precisionOf(
+  kwargs: AttentionKwargs,
+  name: string,
+  device: DeviceName,
+  int8: readonly DeviceName[] = [],
+): AttentionPrecision {
+  const precision = kwargs.precision ?? "float32";
+  if (precision !== "float32" && precision !== "int8") {
+    throw new InvalidArgument(
+      `Cannot attend with precision ${JSON.stringify(precision)}: expected "float32" or "int8"`,
+    );
+  }
+  if (precision === "float32" || int8.includes(device)) return precision;
+  throw new AttentionRefused(
+    `Cannot attend in int8 with "${name}" on "${device}": expected precision "float32"; ` +
+      `"flash_attention_3" on "wasm" has int8`,
+  );
+}
+
+/**
  * A mask's view broadcast to (B, H, Q, K). A mask with more key columns than there are keys is cut, as the reference does.
  *
  * @throws {InvalidArgument} for a shape or dtype no kernel takes
@@ -173,6 +210,8 @@ export function attend(query: Tensor, key: Tensor, value: Tensor, options: Atten
     const float = (t: Tensor) => viewAs(t, "float32", device);
     device.kernels.attention({
       algorithm: options.algorithm,
+      version: options.version,
+      precision: options.precision,
       query: float(query),
       key: key.withScales(device),
       value: value.withScales(device),

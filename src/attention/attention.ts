@@ -4,6 +4,7 @@
  * @module
  */
 import { PretrainedConfig } from "../config.ts";
+import type { AttentionPrecision } from "../devices/device.ts";
 import { AttentionRefused, InvalidArgument } from "../errors.ts";
 import { ALL_MASK_ATTENTION_FUNCTIONS } from "../masks/interface.ts";
 import type { MaskFunction } from "../masks/types.ts";
@@ -38,6 +39,8 @@ export interface AttentionOptions {
   output_attentions?: boolean;
   /** Return log Σ exp of the scores (B, H, Q). */
   return_lse?: boolean;
+  /** How queries and keys are multiplied; default `"float32"`. `"int8"` is `flash_attention_3` on WASM alone. */
+  precision?: AttentionPrecision;
   /** Kernels `sdpa` may use, the preferred one first. */
   sdpa_backends?: readonly SDPBackend[];
 }
@@ -54,6 +57,7 @@ const OPTIONS = [
   "dropout",
   "output_attentions",
   "return_lse",
+  "precision",
   "sdpa_backends",
 ];
 
@@ -63,7 +67,7 @@ const OPTIONS = [
  * @returns attn_output (B, Q, H, Dv); attn_weights (B, H, Q, K) where the implementation has them or
  * `output_attentions` asked; lse (B, H, Q) where `return_lse` asked.
  * @throws {InvalidArgument} for operands, masks or options that do not fit
- * @throws {AttentionRefused} when the implementation cannot return the log-sum-exp
+ * @throws {AttentionRefused} when the implementation cannot return the log-sum-exp, or has no such precision
  *
  * @example
  * ```ts

@@ -11,16 +11,15 @@ import { sdpa_mask } from "../masks/format_sdpa.ts";
 import { AttentionMaskInterface } from "../masks/interface.ts";
 import type { MaskFormatter } from "../masks/types.ts";
 import { eager, eager_attention_forward } from "./eager.ts";
-import { flash, flash_attention_forward } from "./flash.ts";
+import { FLASH_VERSIONS, flashOf } from "./flash.ts";
 import { flex, flex_attention_forward } from "./flex.ts";
-import type { Attend } from "./forward.ts";
+import { type Attend, forwardOf } from "./forward.ts";
 import { ALL_ATTENTION_FUNCTIONS, AttentionInterface } from "./interface.ts";
 import {
   eager_paged_attention_forward,
-  flash_paged_attention_forward,
   pagedCache,
   pagedEager,
-  pagedFlash,
+  pagedFlashOf,
   pagedSdpa,
   sdpa_paged_attention_forward,
 } from "./paged.ts";
@@ -39,21 +38,23 @@ export interface Backend {
   readonly format_mask: MaskFormatter;
 }
 
-const FLASH = ["flash_attention_2", "flash_attention_3", "flash_attention_4"];
-
 /** What stands before the name of an implementation that reads its past from a cache of pages. */
 const PAGED = "paged|";
+
+/** A backend for each version of flash attention, with and without pages. */
+function flashBackends(prefix: string, wrap: (attend: Attend) => Attend): Backend[] {
+  return FLASH_VERSIONS.map((version) => {
+    const attend = wrap(flashOf(version));
+    const name = `${prefix}flash_attention_${version}`;
+    return { name, forward: forwardOf(attend), attend, format_mask: flash_attention_mask };
+  });
+}
 
 /** The built-in backends, in the order error messages list them. */
 export const BACKENDS: readonly Backend[] = [
   { name: "eager", forward: eager_attention_forward, attend: eager, format_mask: eager_mask },
   { name: "sdpa", forward: sdpa_attention_forward, attend: sdpa, format_mask: sdpa_mask },
-  ...FLASH.map((name) => ({
-    name,
-    forward: flash_attention_forward,
-    attend: flash,
-    format_mask: flash_attention_mask,
-  })),
+  ...flashBackends("", (attend) => attend),
   { name: "flex_attention", forward: flex_attention_forward, attend: flex, format_mask: flex_attention_mask },
   {
     name: `${PAGED}eager`,
@@ -62,12 +63,7 @@ export const BACKENDS: readonly Backend[] = [
     format_mask: eager_mask,
   },
   { name: `${PAGED}sdpa`, forward: sdpa_paged_attention_forward, attend: pagedSdpa, format_mask: sdpa_mask },
-  ...FLASH.map((name) => ({
-    name: `${PAGED}${name}`,
-    forward: flash_paged_attention_forward,
-    attend: pagedFlash,
-    format_mask: flash_attention_mask,
-  })),
+  ...flashBackends(PAGED, pagedFlashOf),
 ];
 
 for (const { name, forward, format_mask } of BACKENDS) {

@@ -5,7 +5,7 @@
  */
 import { InvalidArgument } from "../errors.ts";
 import { Tensor } from "../tensor.ts";
-import { attend, type Attended, checkKwargs } from "./attend.ts";
+import { attend, type Attended, checkKwargs, precisionOf } from "./attend.ts";
 import { type BuiltinAttention, forwardOf } from "./forward.ts";
 import type { AttentionKwargs, AttentionMask, AttentionModule } from "./types.ts";
 
@@ -27,6 +27,7 @@ export function eager(
   kwargs: AttentionKwargs,
 ): Attended {
   checkKwargs(kwargs, query.shape[1] ?? 0);
+  precisionOf(kwargs, "eager", query.device);
   return attend(query, key, value, {
     algorithm: "eager",
     scaling: kwargs.scaling ?? module.scaling,

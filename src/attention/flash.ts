@@ -1,18 +1,21 @@
 /**
  * `flash_attention_2`, `_3`, `_4`: tiled attention with an online softmax, memory independent of the key length.
  *
- * Here all three names run the one tiled kernel of the device; what the later versions add is not there yet.
+ * On WASM each name is a kernel after its paper: 2 takes the stages one after the other, 3 overlaps them and can
+ * multiply queries and keys in int8, 4 scales earlier output only where a maximum has grown much. A few query rows
+ * (decoding) have one kernel for all names. On WebGPU all three names are one kernel.
  *
  * @module
  */
+import type { FlashVersion } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
 import { slice } from "../ops/shape.ts";
 import { Tensor } from "../tensor.ts";
-import { attend, type Attended, type AttendOptions, checkKwargs } from "./attend.ts";
+import { attend, type Attended, type AttendOptions, checkKwargs, precisionOf } from "./attend.ts";
 import { byRequest, limitsOf } from "./requests.ts";
 import { withWeights } from "./sdpa.ts";
 import { sequenceMask } from "./sequences.ts";
-import { type BuiltinAttention, forwardOf } from "./forward.ts";
+import { type Attend, type BuiltinAttention, forwardOf } from "./forward.ts";
 import type { AttentionKwargs, AttentionMask, AttentionModule } from "./types.ts";
 
 /**
@@ -21,12 +24,29 @@ import type { AttentionKwargs, AttentionMask, AttentionModule } from "./types.ts
  * hands out unused slots) at i + `query_offset`, and keys behind the last query do not count. Queries on padding give
  * zeros. Without a mask, `cu_seq_lens_q` and `cu_seq_lens_k` divide a packed row (1, H, T, D) into sequences.
  *
+ * This function takes the device's best version; the registered names `flash_attention_2`, `_3` and `_4` take theirs.
+ * With `precision: "int8"` version 3 on WASM multiplies quantised queries and keys, others refuse.
+ *
  * @throws {InvalidArgument} for operands, masks or keyword arguments that do not fit
+ * @throws {AttentionRefused} for a precision this version does not have on the device
  */
-export const flash_attention_forward: BuiltinAttention = forwardOf(flash);
+export const flash_attention_forward: BuiltinAttention = forwardOf((...args) => flash(...args));
+
+/** The versions of flash attention, as the names end. */
+export const FLASH_VERSIONS: readonly FlashVersion[] = [2, 3, 4];
 
 /** As {@linkcode flash_attention_forward}, with the log-sum-exp where `return_lse` asks for it. */
-export function flash(
+export const flash: Attend = flashOf(undefined);
+
+/** As {@linkcode flash}, by one version; without one the device takes its best. */
+export function flashOf(version: FlashVersion | undefined): Attend {
+  const own: Attend = (...args) => flashBy(own, version, ...args);
+  return own;
+}
+
+function flashBy(
+  self: Attend,
+  version: FlashVersion | undefined,
   module: AttentionModule,
   query: Tensor,
   key: Tensor,
@@ -35,8 +55,9 @@ export function flash(
   kwargs: AttentionKwargs,
 ): Attended {
   checkKwargs(kwargs, query.shape[1] ?? 0);
+  const precision = precisionOf(kwargs, nameOf(version), query.device, version === 3 ? ["wasm"] : []);
   const limits = (attention_mask ?? null) === null ? limitsOf(query, key, kwargs) : null;
-  if (limits !== null) return byRequest(flash, limits, module, query, key, value, null, kwargs);
+  if (limits !== null) return byRequest(self, limits, module, query, key, value, null, kwargs);
   const given = paddingMask(attention_mask, query.shape[0]!);
   const [q, slots] = [query.shape[2]!, key.shape[2]!];
   // Positions are counted back from the last key, so slots of a static cache that no token has filled go first.
@@ -66,8 +87,14 @@ export function flash(
     padding,
     zero_padded_queries: padding !== null && q > 1,
   };
-  const result = attend(query, k, v, { ...options, algorithm: "flash", lse: kwargs["return_lse"] === true });
+  const lse = kwargs["return_lse"] === true;
+  const result = attend(query, k, v, { ...options, algorithm: "flash", version, precision, lse });
   return kwargs.output_attentions === true ? withWeights(result, query, k, v, options) : result;
+}
+
+/** The name of a version in messages. */
+function nameOf(version: FlashVersion | undefined): string {
+  return version === undefined ? "flash attention" : `flash_attention_${version}`;
 }
 
 /** Checks that the mask is a 2-D padding mask. */

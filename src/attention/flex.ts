@@ -10,7 +10,7 @@ import { AttentionRefused, InvalidArgument } from "../errors.ts";
 import { BlockMask } from "../masks/block_mask.ts";
 import { add, where } from "../ops/elementwise.ts";
 import { Tensor } from "../tensor.ts";
-import { attend, type Attended, checkKwargs } from "./attend.ts";
+import { attend, type Attended, checkKwargs, precisionOf } from "./attend.ts";
 import { denseMask } from "./eager.ts";
 import { withWeights } from "./sdpa.ts";
 import { type BuiltinAttention, forwardOf } from "./forward.ts";
@@ -37,6 +37,7 @@ export function flex(
   kwargs: AttentionKwargs,
 ): Attended {
   checkKwargs(kwargs, query.shape[1] ?? 0);
+  precisionOf(kwargs, "flex_attention", query.device);
   checkScoreMod(kwargs["score_mod"]);
   const given = attention_mask instanceof BlockMask ? attention_mask : null;
   if (given !== null) checkShape(given, query, key);

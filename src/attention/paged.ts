@@ -10,6 +10,7 @@ import { sdpa_mask } from "../masks/format_sdpa.ts";
 import type { MaskFormatter } from "../masks/types.ts";
 import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
+import type { Attended } from "./attend.ts";
 import { eager } from "./eager.ts";
 import { flash } from "./flash.ts";
 import { type Attend, type BuiltinAttention, forwardOf } from "./forward.ts";
@@ -100,7 +101,17 @@ function masked(name: string, attend: Attend, format: MaskFormatter): Attend {
 }
 
 /** As {@linkcode flash_paged_attention_forward}, with the log-sum-exp. */
-export const pagedFlash: Attend = (module, query, key, value, attention_mask, kwargs) => {
+export const pagedFlash: Attend = pagedFlashOf(flash);
+
+/** As {@linkcode pagedFlash}, by one version of flash attention. */
+export function pagedFlashOf(attend: Attend): Attend {
+  return (...args) => pagedFlashBy(attend, ...args);
+}
+
+function pagedFlashBy(
+  attend: Attend,
+  ...[module, query, key, value, attention_mask, kwargs]: Parameters<Attend>
+): Attended {
   if ((attention_mask ?? null) !== null) {
     throw new InvalidArgument(
       "Cannot run paged flash attention with a mask: it tells requests apart by cu_seq_lens_q and cu_seq_lens_k; " +
@@ -109,9 +120,9 @@ export const pagedFlash: Attend = (module, query, key, value, attention_mask, kw
   }
   return tidy(() => {
     const [k, v] = update("paged|flash_attention", module, key, value, kwargs);
-    return { ...flash(module, query, k, v, null, { ...kwargs, is_causal: kwargs.is_causal ?? true }) };
+    return { ...attend(module, query, k, v, null, { ...kwargs, is_causal: kwargs.is_causal ?? true }) };
   });
-};
+}
 
 function update(
   name: string,

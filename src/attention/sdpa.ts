@@ -6,7 +6,7 @@
 import type { AttentionAlgorithm } from "../devices/device.ts";
 import { slice } from "../ops/shape.ts";
 import type { Tensor } from "../tensor.ts";
-import { attend, type Attended, checkKwargs } from "./attend.ts";
+import { attend, type Attended, checkKwargs, precisionOf } from "./attend.ts";
 import { denseMask } from "./eager.ts";
 import { chooseSdpaAlgorithm } from "./sdpa_kernel.ts";
 import { type BuiltinAttention, forwardOf } from "./forward.ts";
@@ -31,6 +31,7 @@ export function sdpa(
   kwargs: AttentionKwargs,
 ): Attended {
   checkKwargs(kwargs, query.shape[1] ?? 0);
+  precisionOf(kwargs, "sdpa", query.device);
   const mask = denseMask(attention_mask, "sdpa");
   const q = query.shape[2]!;
   const causal = q > 1 && mask === null && (kwargs.is_causal ?? module.is_causal ?? true);

@@ -4,6 +4,7 @@
  * @module
  */
 import type { PretrainedConfig } from "../config.ts";
+import type { AttentionPrecision } from "../devices/device.ts";
 import type { AttentionMask } from "../masks/types.ts";
 import type { Tensor } from "../tensor.ts";
 import type { SDPBackend } from "./sdpa_kernel.ts";
@@ -45,6 +46,8 @@ export interface AttentionKwargs {
   position_ids?: Tensor | null;
   /** Kernels `sdpa` may use, the preferred one first; default: what `sdpa_kernel` selected. */
   sdpa_backends?: readonly SDPBackend[];
+  /** How queries and keys are multiplied; default `"float32"`. `"int8"` is `flash_attention_3` on WASM alone. */
+  precision?: AttentionPrecision;
   /** Where the first query sits among the keys: given when those behind the last one are slots that no token has filled. */
   query_offset?: number;
   /** Return the weights, whatever the implementation. */

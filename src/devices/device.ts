@@ -69,6 +69,12 @@ export type BinaryOp = "add" | "sub" | "mul" | "div" | "maximum" | "silu_mul";
 /** How an attention kernel works: `eager` materialises scores, `flash` tiles with an online softmax. */
 export type AttentionAlgorithm = "eager" | "flash";
 
+/** Versions of the `flash` kernel, by the paper each follows; where a device has fewer, they are the same kernel. */
+export type FlashVersion = 2 | 3 | 4;
+
+/** How scores are multiplied: `int8` quantises queries and keys. */
+export type AttentionPrecision = "float32" | "int8";
+
 /**
  * A mask by blocks of queries and keys: what a block of queries does not list is hidden, and not read by `flash`. Blocks
  * at the edges may reach beyond the last query and key.
@@ -87,6 +93,10 @@ export interface BlocksView {
 /** What an attention kernel is asked to compute. All mask forms that are present hold at once. */
 export interface AttentionCall {
   readonly algorithm: AttentionAlgorithm;
+  /** Which `flash`; default: the device's best. */
+  readonly version?: FlashVersion | undefined;
+  /** Default `float32`; `int8` only with version 3 on WASM. */
+  readonly precision?: AttentionPrecision | undefined;
   /** (B, H, Q, D) float32, any outer strides, last dimension contiguous. */
   readonly query: View;
   /** (B, Hkv, K, D) float32, float16, bfloat16, or int8 with scales (on WASM). Query head h reads key/value head floor(h / (H / Hkv)). */

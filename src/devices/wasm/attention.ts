@@ -4,12 +4,15 @@
  * @module
  */
 import { InvalidArgument } from "../../errors.ts";
-import type { AttentionCall, BlocksView, View } from "../device.ts";
+import type { AttentionCall, BlocksView, FlashVersion, View } from "../device.ts";
 import { type Recorder, SCRATCH_BYTES } from "./command.ts";
 import { checkFloat, checkOutput, codeOf, isContiguous, rowStride, wholly, Words } from "./params.ts";
 
 /** Keys of a tile, as in `tile.rs`. */
 const TILE = 64;
+
+/** Floats between the rows of turned keys, as in `flash.rs`. */
+const KEY_ROW = TILE + 16;
 
 /** Query rows from which on the lanes of the flash kernel are worth filling; fewer go to the decoding kernel. */
 const FLASH_ROWS = 8;
@@ -17,8 +20,18 @@ const FLASH_ROWS = 8;
 /** Beyond every position: an unbounded side of the window. */
 const UNBOUNDED = 0x3fffffff;
 
-/** Most floating point operations of one part, about 0.3 ms. */
+/** Most floating point operations of one part: about 0.3 ms, and 3 ms where every row more shares the keys it reads. */
 const PART_COST = 16e6;
+const FLASH_PART_COST = 128e6;
+
+/** Most rows of a part of the flash kernels, in groups of eight. */
+const FLASH_PART_ROWS = 64;
+
+/** Parts from which on a call is divided finely enough. */
+const ENOUGH_PARTS = 16;
+
+/** The version where none is asked for; what each gains is in bench/NOTES.md. */
+const BEST_VERSION: FlashVersion = 4;
 
 const up4 = (n: number) => Math.ceil(n / 4) * 4;
 
@@ -26,6 +39,8 @@ const up4 = (n: number) => Math.ceil(n / 4) * 4;
 interface Plan {
   readonly kernel: string;
   readonly q_block: number;
+  /** Query heads of a part of the flash kernels. */
+  readonly q_heads?: number;
   readonly parts: number;
 }
 
@@ -51,18 +66,41 @@ function plan(call: AttentionCall, share: number): Plan {
     const q_block = rows > 3 ? rows - rows % 3 : rows;
     return { kernel: "attention_eager", q_block, parts: B * H * Math.ceil(Q / q_block) };
   }
-  if (Q < FLASH_ROWS) {
+  if (Q < FLASH_ROWS && call.precision !== "int8") {
     const rows = H / Hkv * Q;
     const q_block = fit("flash", TILE * wv, w + wv + TILE, 1, Math.min(64, rows));
     return { kernel: "attention_decode", q_block, parts: B * Hkv * Math.ceil(rows / q_block) };
   }
-  const most = Math.min(64, Math.max(16, Math.ceil(wanted / 8) * 8));
-  const q_block = fit("flash", TILE * (16 + w + wv), w + wv, 8, most);
-  return { kernel: "attention_flash", q_block, parts: B * H * Math.ceil(Q / q_block) };
+  const heads = flashHeads(H / Hkv, Q);
+  const affordable = Math.max(16, Math.ceil(FLASH_PART_COST / PART_COST * wanted / 8) * 8);
+  const most = Math.min(FLASH_PART_ROWS, affordable);
+  const fixed = TILE * 24 + KEY_ROW * w + Math.max(TILE * wv, 4 * w);
+  const rows = fit("flash", fixed, w + wv, 8 * heads, Math.max(8 * heads, most)) / heads;
+  const partsOf = (rows: number) => B * H / heads * Math.ceil(Q / rows);
+  let q_block = Math.min(rows - rows % 8, Math.ceil(Q / 8) * 8);
+  while (q_block > 16 && partsOf(q_block) < ENOUGH_PARTS) q_block = Math.ceil(q_block / 16) * 8;
+  return { kernel: flashKernel(call), q_block, q_heads: heads, parts: partsOf(q_block) };
+}
+
+/** How many of the heads that share a key head a part takes: all that fit with a group of eight rows each. */
+function flashHeads(group: number, queries: number): number {
+  const fits = FLASH_PART_ROWS / 8 / Math.min(2, Math.ceil(queries / 8));
+  let heads = Math.min(group, fits);
+  while (group % heads !== 0) heads--;
+  return heads;
+}
+
+/** The export that computes a version of flash. */
+function flashKernel({ version = BEST_VERSION, precision }: AttentionCall): string {
+  if (precision === "int8") return "attention_flash_3_int8";
+  return version === 2 ? "attention_flash" : `attention_flash_${version}`;
 }
 
 function check(call: AttentionCall): void {
   const { query, key, value, mask, padding, sinks } = call;
+  if (call.precision === "int8" && (call.algorithm !== "flash" || call.version !== 3)) {
+    throw new InvalidArgument("Cannot attend with precision int8: expected version 3 of flash");
+  }
   checkFloat("a query", query, true);
   for (const [what, view] of [["keys", key], ["values", value]] as const) checkRows(what, view);
   checkOutput("an attention output", call.out);
@@ -135,7 +173,7 @@ export function recordAttention(recorder: Recorder, call: AttentionCall): void {
   if (B * H * Q === 0) return;
   const { blocks } = call;
   const share = blocks === null ? 1 : shareOf(blocks, K);
-  const { kernel, q_block, parts } = plan(call, share);
+  const { kernel, q_block, q_heads = 1, parts } = plan(call, share);
   const limit = (n: number) => n < 0 ? UNBOUNDED : Math.min(n, UNBOUNDED);
   const right = limit(call.window_right);
   const outer = (view: View) => view.strides.slice(0, 3);
@@ -159,7 +197,8 @@ export function recordAttention(recorder: Recorder, call: AttentionCall): void {
     .pointer(call.sinks).int(call.sinks?.strides[0] ?? 0)
     .int(q_block)
     .int(call.softcap === 0 ? 0 : recorder.tableIndex("softcap"), true)
-    .float(call.softcap, 0, 0, 0, 0, 0, 0, 0);
+    .float(call.softcap, 0, 0, 0, 0, 0, 0, 0)
+    .int(q_heads);
   const visible = call.causal && Q === K ? K / 2 : K;
   recorder.record({
     kernel,

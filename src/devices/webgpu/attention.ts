@@ -165,6 +165,10 @@ export function flash(call: AttentionCall, scratch: Scratch): Dispatch[] {
   const [b, h, q, d] = query.shape as [number, number, number, number];
   const [, groups, k] = key.shape as [number, number, number];
   const dv = value.shape[3]!;
+  // Every version is this kernel.
+  if (call.precision === "int8") {
+    throw new InvalidArgument("Cannot attend in int8 on webgpu: expected float32");
+  }
   if (count(out.shape) === 0) return [];
   if (b > GRID || h > GRID) {
     throw new InvalidArgument(`Cannot attend over ${b} x ${h} heads on webgpu: at most ${GRID} each`);

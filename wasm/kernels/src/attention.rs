@@ -62,6 +62,8 @@ pub struct Attention {
     pub hook: u32,
     pub hook_by_value: u32,
     pub hook_params: [u32; 8],
+    /// Query heads of one part of the flash kernels; they share a key head.
+    pub q_heads: u32,
 }
 
 impl Attention {
@@ -106,6 +108,7 @@ impl Attention {
 }
 
 /// Sets `n` floats.
+#[inline(never)]
 pub unsafe fn fill(p: *mut f32, n: usize, x: f32) {
     let mut i = 0;
     while i + 4 <= n {
@@ -119,6 +122,7 @@ pub unsafe fn fill(p: *mut f32, n: usize, x: f32) {
 }
 
 /// Copies `n` floats times `by`, then zeros up to the next multiple of four.
+#[inline(never)]
 pub unsafe fn copy_scaled(from: *const f32, n: usize, by: f32, to: *mut f32) {
     let mut i = 0;
     while i + 4 <= n {

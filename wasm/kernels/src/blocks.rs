@@ -5,6 +5,7 @@
 //! side. A block is cut into pieces of at most `TILE` keys, always at the same places, so that a row's order of
 //! summation ignores the other rows. Without such a mask all keys are one block that every row lists.
 use crate::attention::{fill, Attention};
+use crate::simd::*;
 use crate::tile::TILE;
 
 /// Most rows of a part.
@@ -86,6 +87,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Adds a row.
+    #[inline(never)]
     pub unsafe fn add(&mut self, b: usize, h: usize, i: usize) {
         let t = &self.p.blocks;
         if !t.present() {
@@ -105,6 +107,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes to the next block that any row lists; false behind the last one.
+    #[inline(never)]
     pub unsafe fn next(&mut self) -> bool {
         let t = &self.p.blocks;
         let k_len = self.p.k_len as usize;
@@ -162,21 +165,11 @@ impl<'a> Walk<'a> {
         core::ptr::copy_nonoverlapping(from, word.as_mut_ptr(), n.div_ceil(8));
         u64::from_le_bytes(word) & low(n)
     }
-
-    /// As [`Walk::seen`] for eight rows from `first` on, of which `rows` are real; the others repeat the last one.
-    pub unsafe fn seen8(&mut self, first: usize, rows: usize, k0: usize, n: usize) -> [u64; 8] {
-        let mut seen = [!0; 8];
-        if self.p.blocks.present() {
-            for (lane, word) in seen.iter_mut().enumerate() {
-                *word = self.seen(first + lane.min(rows - 1), k0, n);
-            }
-        }
-        seen
-    }
 }
 
 impl Attention {
     /// Hides from a row of scores, one per key, what its blocks hide.
+    #[inline(never)]
     pub unsafe fn hide_blocks(&self, b: usize, h: usize, i: usize, scores: *mut f32) {
         if !self.blocks.present() {
             return;
@@ -198,14 +191,24 @@ impl Attention {
     }
 }
 
-/// Hides the scores whose bit is not set.
+/// Hides the scores whose bit is not set; n is at most 64.
+#[inline(never)]
 pub unsafe fn hide(seen: u64, n: usize, scores: *mut f32) {
-    if !seen & low(n) == 0 {
-        return;
+    let hidden = !seen & low(n);
+    let (mut j, bit) = (hidden.trailing_zeros() as usize & !3, vec4i([1, 2, 4, 8]));
+    while j + 4 <= n {
+        let part = (hidden >> j) as i32 & 15;
+        if part != 0 {
+            let mask = eqi(and(splati(part), bit), bit);
+            let s = scores.add(j);
+            store(s, select(mask, splat(f32::NEG_INFINITY), load(s)));
+        }
+        j += 4;
     }
-    for j in 0..n {
-        if seen >> j & 1 == 0 {
+    while j < n {
+        if hidden >> j & 1 != 0 {
             *scores.add(j) = f32::NEG_INFINITY;
         }
+        j += 1;
     }
 }

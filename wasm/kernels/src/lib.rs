@@ -14,13 +14,17 @@
 mod activation;
 mod attention;
 mod blocks;
+mod columns;
 mod decode;
 mod dot;
 mod dtype;
 mod eager;
 mod embedding;
 mod flash;
+mod flash3;
+mod flash4;
 mod gemm;
+mod group;
 mod kv_quantize;
 mod linear;
 mod map;
@@ -40,6 +44,7 @@ mod quantized_weights;
 mod reduce;
 mod rotary;
 mod score;
+mod scores;
 mod simd;
 #[cfg(not(target_arch = "wasm32"))]
 mod simd_portable;

@@ -1,6 +1,8 @@
 //! Which keys a query sees: causality, window and length as a range, then padding and dense masks; for blocks see
-//! blocks.rs.
+//! blocks.rs. The tiled kernels meet all of them as bits, 64 keys in a word, so that a dense mask, too, is evaluated
+//! only where it hides a part of a tile; a mask of numbers is added only where it holds one that is not 0.
 use crate::attention::{fill, Attention};
+use crate::blocks::{hide, low};
 use crate::dtype::at;
 use crate::simd::*;
 
@@ -17,6 +19,7 @@ impl Attention {
         self.mask_kind != 0 || !self.padding.is_null()
     }
 
+    #[inline(never)]
     pub unsafe fn range(&self, b: usize, i: usize) -> Range {
         let position = i as i32 + self.offset;
         let n = self.k_len as i32;
@@ -64,11 +67,54 @@ impl Attention {
         }
     }
 
-    pub unsafe fn is_padding(&self, b: usize, j: usize) -> bool {
-        !self.padding.is_null() && *at(self.padding, b.wrapping_mul(self.padding_stride as usize) + j, 1) == 0
+    /// The keys `first..first+n` (at most 64) that are real, a bit each.
+    pub unsafe fn padding_bits(&self, b: usize, first: usize, n: usize) -> u64 {
+        if self.padding.is_null() {
+            return low(n);
+        }
+        let row = at(
+            self.padding,
+            b.wrapping_mul(self.padding_stride as usize) + first,
+            1,
+        );
+        byte_bits(row, n)
+    }
+
+    /// The keys `first..first+n` (at most 64) that a row of the dense mask shows, a bit each, and whether it adds
+    /// anything but 0 to the score of one of them.
+    #[inline(never)]
+    pub unsafe fn mask_bits(&self, mask_row: *const u8, first: usize, n: usize) -> (u64, bool) {
+        let contiguous = self.mask_strides[3] == 1;
+        if self.mask_kind == 1 && contiguous {
+            return (byte_bits(at(mask_row, first, 1), n), false);
+        }
+        let (mut shown, mut biased) = (0, false);
+        let mut j = 0;
+        if self.mask_kind == 2 && contiguous {
+            let row = at(mask_row as *const f32, first, 4);
+            let mut added = splati(0);
+            while j + 4 <= n {
+                let x = load(row.add(j));
+                let hidden = lt(x, splat(ABOVE_HIDDEN));
+                shown |= u64::from(!bits(hidden) & 15) << j;
+                added = or(added, andnot(ne(x, splat(0.0)), hidden));
+                j += 4;
+            }
+            biased = any(added);
+        }
+        while j < n {
+            let x = self.bias(mask_row, first + j);
+            if x != f32::NEG_INFINITY {
+                shown |= 1 << j;
+                biased |= x != 0.0;
+            }
+            j += 1;
+        }
+        (shown, biased)
     }
 
     /// Hides keys `k0..k0+n` from one row: `scores` holds one score per key.
+    #[inline(never)]
     pub unsafe fn mask_scores(
         &self,
         range: Range,
@@ -83,76 +129,117 @@ impl Attention {
         let hi = (range.hi as usize).clamp(k0 + lo, k0 + n) - k0;
         fill(scores, lo, f32::NEG_INFINITY);
         fill(scores.add(hi), n - hi, f32::NEG_INFINITY);
-        if self.mask_kind != 0 {
-            let row = self.mask_row(b, h, i);
-            for j in lo..hi {
-                *scores.add(j) += self.bias(row, k0 + j);
-            }
+        if !self.has_mask() {
+            return;
         }
-        if !self.padding.is_null() {
-            for j in lo..hi {
-                if self.is_padding(b, k0 + j) {
-                    *scores.add(j) = f32::NEG_INFINITY;
+        let mut j = lo;
+        while j < hi {
+            let part = (hi - j).min(64);
+            let mut seen = self.padding_bits(b, k0 + j, part);
+            if self.mask_kind != 0 {
+                let row = self.mask_row(b, h, i);
+                let (shown, biased) = self.mask_bits(row, k0 + j, part);
+                seen &= shown;
+                if biased {
+                    self.add_bias(row, k0 + j, part, scores.add(j));
                 }
             }
+            hide(seen, part, scores.add(j));
+            j += part;
         }
     }
 
-    /// Hides keys `first..first+len` from eight queries, the first `rows` of them real: `scores` holds eight scores
-    /// per key. `lo ≤ key < hi` are the ranges of the queries, a bit of `seen` for each key is what their blocks show;
-    /// keys from the `n`-th on are padding.
+    /// Adds a row of the dense mask to scores.
     #[inline(never)]
-    pub unsafe fn mask_tile(
-        &self,
-        [lo, hi]: [[V; 2]; 2],
-        seen: &[u64; 8],
-        b: usize,
-        h: usize,
-        i: usize,
-        rows: usize,
-        first: usize,
-        n: usize,
-        len: usize,
-        scores: *mut f32,
-    ) {
-        let none = splat(f32::NEG_INFINITY);
-        let mut mask_rows = [core::ptr::null(); 8];
-        if self.mask_kind != 0 {
-            for (lane, row) in mask_rows.iter_mut().enumerate() {
-                *row = self.mask_row(b, h, i + lane.min(rows - 1));
+    unsafe fn add_bias(&self, mask_row: *const u8, first: usize, n: usize, scores: *mut f32) {
+        let mut j = 0;
+        if self.mask_strides[3] == 1 {
+            let row = at(mask_row as *const f32, first, 4);
+            while j + 4 <= n {
+                store(scores.add(j), add(load(scores.add(j)), load(row.add(j))));
+                j += 4;
             }
         }
-        let word = |half: usize, shift: u32| {
-            let s = &seen[4 * half..4 * half + 4];
-            let part = |c: usize| (s[c] >> shift) as i32;
-            vec4i([part(0), part(1), part(2), part(3)])
-        };
-        let mut words = [word(0, 0), word(1, 0)];
-        let mut bit = splati(1);
-        for j in 0..len {
-            let s = scores.add(j * 8);
-            if j == 32 {
-                (words, bit) = ([word(0, 32), word(1, 32)], splati(1));
-            }
-            let own = bit;
-            bit = shl::<1>(bit);
-            if j >= n || self.is_padding(b, first + j) {
-                store(s, none);
-                store(s.add(4), none);
-                continue;
-            }
-            let key = splati((first + j) as i32);
+        while j < n {
+            *scores.add(j) += self.bias(mask_row, first + j);
+            j += 1;
+        }
+    }
+}
+
+/// The smallest number that does not hide a key: above half of the least one.
+const ABOVE_HIDDEN: f32 = f32::from_bits((f32::MIN / 2.0).to_bits() - 1);
+
+/// The bytes of n (at most 64) that are not 0, a bit each.
+#[inline(never)]
+unsafe fn byte_bits(p: *const u8, n: usize) -> u64 {
+    let (mut bits, mut j) = (0, 0);
+    while j + 16 <= n {
+        bits |= u64::from(load_bits16(p.add(j))) << j;
+        j += 16;
+    }
+    while j < n {
+        bits |= u64::from(*p.add(j) != 0) << j;
+        j += 1;
+    }
+    bits
+}
+
+/// Adds the dense mask, times `unit`, to the scores (n, 8) of eight queries: `rows` are their rows of the mask.
+#[inline(never)]
+pub unsafe fn add_bias(
+    p: &Attention,
+    rows: &[*const u8; 8],
+    first: usize,
+    n: usize,
+    unit: f32,
+    scores: *mut f32,
+) {
+    let by = splat(unit);
+    let mut j = 0;
+    if p.mask_strides[3] == 1 {
+        while j + 4 <= n {
             for half in 0..2 {
-                let mut x = load(s.add(4 * half));
-                if self.mask_kind != 0 {
-                    let r = &mask_rows[4 * half..4 * half + 4];
-                    let bias = |c: usize| self.bias(r[c], first + j);
-                    x = add(x, vec4([bias(0), bias(1), bias(2), bias(3)]));
+                let row = |r: usize| load(at(rows[4 * half + r] as *const f32, first + j, 4));
+                for (x, v) in transpose4([row(0), row(1), row(2), row(3)])
+                    .into_iter()
+                    .enumerate()
+                {
+                    let s = scores.add((j + x) * 8 + 4 * half);
+                    store(s, madd(v, by, load(s)));
                 }
-                let inside = andnot(gti(hi[half], key), gti(lo[half], key));
-                let shown = eqi(and(words[half], own), own);
-                store(s.add(4 * half), select(and(inside, shown), x, none));
             }
+            j += 4;
+        }
+    }
+    while j < n {
+        for half in 0..2 {
+            let bias = |c: usize| p.bias(rows[4 * half + c], first + j);
+            let s = scores.add(j * 8 + 4 * half);
+            store(s, madd(vec4([bias(0), bias(1), bias(2), bias(3)]), by, load(s)));
+        }
+        j += 1;
+    }
+}
+
+/// Hides from the scores (len, 8) of eight queries those whose bit is not set.
+#[inline(never)]
+pub unsafe fn hide_tile(shown: &[u64; 8], len: usize, scores: *mut f32) {
+    let none = splat(f32::NEG_INFINITY);
+    let word = |half: usize, shift: u32| {
+        let s = &shown[4 * half..4 * half + 4];
+        let part = |c: usize| (s[c] >> shift) as i32;
+        vec4i([part(0), part(1), part(2), part(3)])
+    };
+    for begin in (0..len).step_by(32) {
+        let words = [word(0, begin as u32), word(1, begin as u32)];
+        let mut bit = splati(1);
+        for j in begin..len.min(begin + 32) {
+            for (half, word) in words.into_iter().enumerate() {
+                let s = scores.add(j * 8 + 4 * half);
+                store(s, select(eqi(and(word, bit), bit), load(s), none));
+            }
+            bit = shl::<1>(bit);
         }
     }
 }

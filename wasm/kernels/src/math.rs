@@ -26,7 +26,7 @@ pub fn held(x: f32) -> V {
     core::hint::black_box(splat(x))
 }
 
-/// `2^x` for `x ≤ 0`; below −126.5, −∞ included, it is exactly 0, which is what masked scores need.
+/// `2^x` for `x ≤ 0`, and above up to 127; below −126.5, −∞ included, it is exactly 0, which is what masked scores need.
 /// Minimax polynomial of degree 5 on [−½, ½], relative error 1.6e-7 (Remez).
 #[derive(Clone, Copy)]
 pub struct Exp2Neg {

@@ -3,6 +3,8 @@
 //! `madd` is where the two builds differ: a fused multiply-add with relaxed SIMD, a rounded
 //! multiply and add without (the same bits on every engine). `pmax`, for values, and `at_least` and `at_most`, for
 //! bounds, stand in for `f32x4.max`, which costs about eight instructions on x64, for NaN and signed zero.
+//!
+//! Length: a few lines for each instruction, and kernels find all of them in one place.
 #![allow(dead_code)]
 
 #[cfg(target_arch = "wasm32")]
@@ -124,6 +126,35 @@ mod wasm {
     #[inline(always)]
     pub fn shr<const N: u32>(a: V) -> V {
         u32x4_shr(a, N)
+    }
+
+    /// Small integers in a word of [`dot`]: bytes where relaxed SIMD multiplies them, else halves.
+    pub const WIDE_DOT: usize = if cfg!(target_feature = "relaxed-simd") {
+        4
+    } else {
+        2
+    };
+
+    /// Adds to each lane of `sum` the products of the small integers of `a`, signed, and `b`, 0 to 127.
+    #[inline(always)]
+    pub fn dot(a: V, b: V, sum: V) -> V {
+        #[cfg(target_feature = "relaxed-simd")]
+        return i32x4_relaxed_dot_i8x16_i7x16_add(a, b, sum);
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        return i32x4_add(i32x4_dot_i16x8(a, b), sum);
+    }
+
+    /// A bit for each lane that is set.
+    #[inline(always)]
+    pub fn bits(mask: V) -> u32 {
+        i32x4_bitmask(mask) as u32
+    }
+
+    /// A bit for each of sixteen bytes that is not 0.
+    #[inline(always)]
+    pub unsafe fn load_bits16(p: *const u8) -> u32 {
+        let zero = i8x16_eq(v128_load(p as *const v128), i8x16_splat(0));
+        !(i8x16_bitmask(zero) as u32) & 0xffff
     }
 
     /// Lane `I` in all four lanes.

@@ -190,3 +190,18 @@ pub unsafe fn store_part(p: *mut f32, v: V, n: usize) {
         p.add(i).write_unaligned(*x);
     }
 }
+pub const WIDE_DOT: usize = 2;
+pub fn dot(a: V, b: V, sum: V) -> V {
+    let halves = |x: f32| [x.to_bits() as i16 as i32, (x.to_bits() >> 16) as i16 as i32];
+    let products = each2(a, b, |x, y| {
+        let (x, y) = (halves(x), halves(y));
+        f32::from_bits((x[0] * y[0] + x[1] * y[1]) as u32)
+    });
+    addi(products, sum)
+}
+pub fn bits(mask: V) -> u32 {
+    (0..4).fold(0, |a, i| a | (mask.0[i].to_bits() >> 31) << i)
+}
+pub unsafe fn load_bits16(p: *const u8) -> u32 {
+    (0..16).fold(0, |a, i| a | u32::from(*p.add(i) != 0) << i)
+}

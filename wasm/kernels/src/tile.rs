@@ -8,6 +8,7 @@ use crate::dot::Nt;
 use crate::dtype::{at, at_mut, read_f32, size, BFloat, Byte, Half, Single, BF16, F32, I8};
 use crate::narrow::Rows;
 use crate::outer::Nn;
+use crate::simd::*;
 
 /// Keys of one tile: with D = 64 its keys and values take 16 KiB each.
 pub const TILE: usize = 64;
@@ -61,7 +62,11 @@ impl Stream {
         let bytes = size(p.kv_dtype);
         // A block table says where a sequence lies, so that its number in the batch does not.
         let place = |s: &[u32; 3]| {
-            let batch = if p.page != 0 { 0 } else { b.wrapping_mul(s[0] as usize) };
+            let batch = if p.page != 0 {
+                0
+            } else {
+                b.wrapping_mul(s[0] as usize)
+            };
             batch.wrapping_add(h.wrapping_mul(s[1] as usize))
         };
         Stream {
@@ -88,7 +93,8 @@ impl Stream {
             (*self.table.add(page) as usize, slot, n.min(self.page - slot))
         };
         let place = |page_stride: usize, row: usize| {
-            page.wrapping_mul(page_stride).wrapping_add(slot.wrapping_mul(row))
+            page.wrapping_mul(page_stride)
+                .wrapping_add(slot.wrapping_mul(row))
         };
         Run {
             p: at(self.base, place(self.page_stride, self.row), size(self.dtype)),
@@ -149,16 +155,47 @@ impl Stream {
         self.runs(j, n, n, |run| {
             for i in 0..run.len {
                 let to = room.add((run.first + i) * wide);
-                let from = at(run.p, i.wrapping_mul(self.row), size(self.dtype));
-                read_f32(from, self.dtype, 1, self.width, to);
-                if self.dtype == I8 {
-                    crate::softmax::scale(to, self.width, self.scale(&run, i));
-                }
+                self.widen(&run, i, to);
                 fill(to.add(self.width), wide - self.width, 0.0);
             }
         });
         fill(room.add(n * wide), (up4(n) - n) * wide, 0.0);
         (room as *const f32, wide)
+    }
+
+    /// Rows `j..j+n` as f32 columns (width, n), their rows `ld` apart; columns up to a multiple of four repeat the last.
+    /// `spare` has room for four rows.
+    #[inline(never)]
+    pub unsafe fn turned(&self, j: usize, n: usize, to: *mut f32, ld: usize, spare: *mut f32) {
+        let wide = up4(self.width);
+        for i in (0..n).step_by(4) {
+            let mut rows = [core::ptr::null(); 4];
+            for (r, row) in rows.iter_mut().enumerate() {
+                let run = self.run(j + (i + r).min(n - 1), 1);
+                *row = if self.dtype == F32 {
+                    run.p as *const f32
+                } else {
+                    self.widen(&run, 0, spare.add(r * wide))
+                };
+            }
+            for c in (0..self.width).step_by(4) {
+                let left = self.width - c;
+                let turned = transpose4(rows.map(|row| load_up_to_4(row.add(c), left)));
+                for (x, v) in turned.into_iter().enumerate().take(left) {
+                    store(to.add((c + x) * ld + i), v);
+                }
+            }
+        }
+    }
+
+    /// Row i of a run as floats.
+    unsafe fn widen(&self, run: &Run, i: usize, to: *mut f32) -> *const f32 {
+        let from = at(run.p, i.wrapping_mul(self.row), size(self.dtype));
+        read_f32(from, self.dtype, 1, self.width, to);
+        if self.dtype == I8 {
+            crate::softmax::scale(to, self.width, self.scale(run, i));
+        }
+        to
     }
 
     /// `scores (m, n) = queries (m, width) · rows j..j+nᵀ`, widening in registers.

@@ -1,8 +1,10 @@
 //! The register tiles against plain loops.
+use crate::columns::{columns, Floats};
 use crate::dot::{part_floats, Nt};
 use crate::dtype::Single;
 use crate::narrow::Rows;
-use crate::outer::{nn8, tn, Nn};
+use crate::outer::Nn;
+use crate::scores::{Beside, Onto};
 use crate::simd::{extract, splat};
 
 fn numbers(n: usize, seed: u32) -> Vec<f32> {
@@ -83,28 +85,36 @@ fn products_agree_with_loops() {
 }
 
 #[test]
-fn narrow_products_agree_with_loops() {
-    let (m, k) = (12, 20);
-    let (a, b) = (numbers(m * k, 5), numbers(8 * k, 6));
-    let mut c = vec![0.0; 8 * m];
-    let best = unsafe { nn8(a.as_ptr(), k, m, b.as_ptr(), k, c.as_mut_ptr(), [splat(-1e9); 2]) };
-    let mut largest = f32::MIN;
-    for i in 0..m {
-        for j in 0..8 {
-            let sum: f64 = (0..k).map(|x| a[i * k + x] as f64 * b[x * 8 + j] as f64).sum();
-            assert!((c[i * 8 + j] as f64 - sum).abs() < 1e-5);
-        }
-        largest = largest.max(c[i * 8]);
-    }
-    assert_eq!(extract::<0>(best[0]), largest);
-
-    // The same product from the transposed side: C (k, 8) += A (m, k)ᵀ · B (m, 8).
-    let mut d = vec![1.0; 8 * k];
-    unsafe { tn(a.as_ptr(), k, k, c.as_ptr(), m, d.as_mut_ptr()) };
-    for i in 0..k {
-        for j in 0..8 {
-            let sum: f64 = (0..m).map(|x| a[x * k + i] as f64 * c[x * 8 + j] as f64).sum();
-            assert!((d[i * 8 + j] as f64 - 1.0 - sum).abs() < 1e-4);
+fn products_with_eight_columns_agree_with_loops() {
+    for m in (4..=44).step_by(4) {
+        for k in [1, 2, 3, 4, 7, 20] {
+            let ld = m + 3;
+            let (a, b) = (numbers(k * ld, 5), numbers(8 * k, 6));
+            let expected = |i: usize, j: usize| -> f64 {
+                (0..k).map(|x| a[x * ld + i] as f64 * b[x * 8 + j] as f64).sum()
+            };
+            let mut c = vec![0.0; 8 * m];
+            let mut beside = Beside::<Floats> {
+                begin: [splat(0.0); 2],
+                unit: [splat(1.0); 2],
+                best: [splat(-1e9); 2],
+                weights: None,
+                of: core::marker::PhantomData,
+            };
+            unsafe { columns(a.as_ptr(), ld, m, b.as_ptr(), k, c.as_mut_ptr(), &mut beside) };
+            let mut d = vec![1.0; 8 * m];
+            let by = Some([splat(2.0), splat(3.0)]);
+            unsafe { columns(a.as_ptr(), ld, m, b.as_ptr(), k, d.as_mut_ptr(), &mut Onto { by }) };
+            let mut largest = f32::MIN;
+            for i in 0..m {
+                for j in 0..8 {
+                    let begin = if j < 4 { 2.0 } else { 3.0 };
+                    assert!((c[i * 8 + j] as f64 - expected(i, j)).abs() < 1e-5);
+                    assert!((d[i * 8 + j] as f64 - begin - expected(i, j)).abs() < 1e-5);
+                }
+                largest = largest.max(c[i * 8]);
+            }
+            assert_eq!(extract::<0>(beside.best[0]), largest);
         }
     }
 }
