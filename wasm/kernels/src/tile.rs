@@ -86,11 +86,12 @@ impl Stream {
     /// Where row j lies, and how many rows from it on (at most n) lie behind each other.
     #[inline(always)]
     unsafe fn run(&self, j: usize, n: usize) -> Run {
-        let (page, slot, len) = if self.page == 0 {
-            (0, j, n)
-        } else {
-            let (page, slot) = (j / self.page, j % self.page);
-            (*self.table.add(page) as usize, slot, n.min(self.page - slot))
+        let (page, slot, len) = match j.checked_div(self.page) {
+            None => (0, j, n), // not in pages
+            Some(page) => {
+                let slot = j % self.page;
+                (*self.table.add(page) as usize, slot, n.min(self.page - slot))
+            }
         };
         let place = |page_stride: usize, row: usize| {
             page.wrapping_mul(page_stride)
