@@ -24,6 +24,7 @@ import {
   sectionText,
   significant,
 } from "./report.ts";
+import { benchQuality } from "./quality.ts";
 import { benchStart } from "./start.ts";
 import { benchThreads } from "./threads.ts";
 import { EFFORT, interleave } from "./timing.ts";
@@ -46,6 +47,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   generate: { run: benchGenerate },
   llama: { run: benchLlama, threaded: true },
   threads: { run: benchThreads },
+  quality: { run: benchQuality },
   start: { run: benchStart },
   webgpu: { run: benchWebgpu },
   large: { run: benchLarge, byName: true },
