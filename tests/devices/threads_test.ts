@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { configure, device, DeviceUnavailable, InvalidArgument } from "../../mod.ts";
-import type { View } from "../../src/devices/device.ts";
+import type { AttentionCall, View } from "../../src/devices/device.ts";
 import { endCrew, theCrew } from "../../src/devices/wasm/crew.ts";
 import { WasmEngine } from "../../src/devices/wasm/engine.ts";
 
@@ -36,7 +36,13 @@ class Bench {
     return { allocation, dtype: "float32", offset: 0, shape, strides };
   }
 
-  attention(algorithm: "eager" | "flash", causal: boolean, Q: number, K: number): View {
+  attention(
+    algorithm: "eager" | "flash",
+    causal: boolean,
+    Q: number,
+    K: number,
+    more: Partial<AttentionCall> = {},
+  ): View {
     const [query, key, value] = [
       this.view([1, 4, Q, 32]),
       this.view([1, 2, K, 32]),
@@ -62,6 +68,7 @@ class Bench {
       mask: null,
       blocks: null,
       sinks: null,
+      ...more,
     });
     return out;
   }
@@ -93,6 +100,9 @@ class Bench {
       this.linear(5, 1024, 900),
       this.attention("flash", true, 300, 333),
       this.attention("flash", false, 260, 260),
+      this.attention("flash", true, 300, 333, { version: 2 }),
+      this.attention("flash", true, 300, 333, { version: 3 }),
+      this.attention("flash", false, 260, 260, { version: 3, precision: "int8" }),
       this.attention("flash", true, 1, 20_000),
       this.attention("eager", true, 150, 200),
     ];

@@ -25,7 +25,7 @@ const PART_COST = 16e6;
 const FLASH_PART_COST = 128e6;
 
 /** Most rows of a part of the flash kernels, in groups of eight. */
-const FLASH_PART_ROWS = 64;
+const FLASH_PART_ROWS = 128;
 
 /** Parts from which on a call is divided finely enough. */
 const ENOUGH_PARTS = 16;

@@ -8,8 +8,9 @@ use crate::attention::{fill, Attention};
 use crate::simd::*;
 use crate::tile::TILE;
 
-/// Most rows of a part.
+/// Most rows of a part: of the decoding kernel, and of any.
 pub const ROWS: usize = 64;
+const MOST_ROWS: usize = 128;
 
 /// A block of keys in a list.
 #[repr(C)]
@@ -53,7 +54,7 @@ struct Cursor {
 /// Rows on their way through the keys.
 pub struct Walk<'a> {
     p: &'a Attention,
-    rows: core::mem::MaybeUninit<[Cursor; ROWS]>,
+    rows: core::mem::MaybeUninit<[Cursor; MOST_ROWS]>,
     count: usize,
     block: i32,
     /// Keys of the block the walk has reached.

@@ -5,7 +5,7 @@
 //! queries; tiles nobody sees are never touched, in tiles everybody sees whole no mask is evaluated. Scores are
 //! kept transposed, lanes are queries: maxima and sums are vertical, and the weights come out in the layout the
 //! second product reads. Keys are turned once a tile, and then both products are one register tile (columns.rs).
-//! Eight queries make a group, the unit of masking; a part has up to eight groups, of all query heads that share a
+//! Eight queries make a group, the unit of masking; a part has up to sixteen groups, of all query heads that share a
 //! key head, which share each tile of keys and values.
 //!
 //! Ladder: version 2 takes the stages one after the other and scales the output so far in every tile, in the
@@ -21,7 +21,7 @@ use crate::simd::*;
 use crate::tile::{up4, TILE};
 
 /// Most groups of one part.
-const GROUPS: usize = 8;
+const GROUPS: usize = 16;
 
 /// How a version of the algorithm takes its stages.
 #[derive(Clone, Copy)]

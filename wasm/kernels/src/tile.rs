@@ -179,11 +179,20 @@ impl Stream {
                     self.widen(&run, 0, spare.add(r * wide))
                 };
             }
-            for c in (0..self.width).step_by(4) {
-                let left = self.width - c;
-                let turned = transpose4(rows.map(|row| load_up_to_4(row.add(c), left)));
-                for (x, v) in turned.into_iter().enumerate().take(left) {
-                    store(to.add((c + x) * ld + i), v);
+            let whole = self.width & !3;
+            let mut to = to.add(i);
+            for c in (0..whole).step_by(4) {
+                for v in transpose4(rows.map(|row| load(row.add(c)))) {
+                    store(to, v);
+                    to = to.add(ld);
+                }
+            }
+            let left = self.width - whole;
+            if left > 0 {
+                let turned = transpose4(rows.map(|row| load_part(row.add(whole), left)));
+                for v in turned.into_iter().take(left) {
+                    store(to, v);
+                    to = to.add(ld);
                 }
             }
         }
