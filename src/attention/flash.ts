@@ -3,7 +3,8 @@
  *
  * On WASM each name is a kernel after its paper: 2 takes the stages one after the other, 3 overlaps them and can
  * multiply queries and keys in int8, 4 scales earlier output only where a maximum has grown much. A few query rows
- * (decoding) have one kernel for all names. On WebGPU all three names are one kernel.
+ * (decoding) have one kernel for all names. On WebGPU 3 loads keys and values ahead, and 4 also computes half of the
+ * exponentials without the unit for them and scales late; up to 32 rows of a key head have one kernel there.
  *
  * @module
  */

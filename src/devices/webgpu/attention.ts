@@ -4,8 +4,9 @@
  * @module
  */
 import { InvalidArgument } from "../../errors.ts";
-import type { AttentionCall, BlocksView, View } from "../device.ts";
+import type { AttentionCall, BlocksView, FlashVersion, View } from "../device.ts";
 import type { Dispatch } from "./command.ts";
+import { flashTile, type KernelLimits, TILE_KEYS } from "./flash_tile.ts";
 import { product, transposed } from "./matmul.ts";
 import {
   count,
@@ -20,16 +21,17 @@ import {
   Params,
 } from "./record.ts";
 
-/** Workgroup memory every adapter has, in vec4. */
-const WORKGROUP_VEC4 = 16384 / 16;
 /** Up to this many queries, heads that share keys share a tile. */
 const PACKED_QUERIES = 16;
 
 /** With few queries, more keys than this are split over workgroups, … */
-const SPLIT_FROM = 512;
-/** … this many each, or more where that makes more than MOST_SPLITS parts. */
-const SPLIT_KEYS = 256;
+const SPLIT_FROM = 256;
+/** … at least so many each, … */
+const SPLIT_KEYS = 64;
+/** … into at most so many parts, … */
 const MOST_SPLITS = 128;
+/** … until one sequence has so many workgroups: several on each of the 100 to 200 cores of the largest GPUs. */
+const ENOUGH_WORKGROUPS = 1024;
 
 /** Makes a temporary float32 view. */
 export type Scratch = (shape: readonly number[]) => View;
@@ -159,13 +161,12 @@ export function eager(call: AttentionCall, scratch: Scratch): Dispatch[] {
   return commands;
 }
 
-/** Fused attention. `scratch` holds the parts when keys are split. */
-export function flash(call: AttentionCall, scratch: Scratch): Dispatch[] {
+/** Fused attention on a GPU with these limits. `scratch` holds the parts when keys are split. */
+export function flash(call: AttentionCall, scratch: Scratch, limits: KernelLimits): Dispatch[] {
   const { query, key, value, out, lse, sinks } = call;
   const [b, h, q, d] = query.shape as [number, number, number, number];
   const [, groups, k] = key.shape as [number, number, number];
   const dv = value.shape[3]!;
-  // Every version is this kernel.
   if (call.precision === "int8") {
     throw new InvalidArgument("Cannot attend in int8 on webgpu: expected float32");
   }
@@ -180,9 +181,12 @@ export function flash(call: AttentionCall, scratch: Scratch): Dispatch[] {
   const rows = q * pack;
   // Whether keys are split, and where, depends on the sequence alone, never on the batch.
   const many = q <= PACKED_QUERIES && k > SPLIT_FROM;
-  const splitKeys = many ? Math.max(SPLIT_KEYS, Math.ceil(k / MOST_SPLITS / 32) * 32) : Math.max(1, k);
-  const splits = many ? Math.ceil(k / splitKeys) : 1;
   const mask = masking(call);
+  const version = call.version ?? bestVersion(q, k);
+  const tile = flashTile(rows, d, dv, { blocks: call.blocks !== null, version }, limits);
+  const queries = tile.TY * tile.RV * 4;
+  const splitKeys = many ? splitOf(k, Math.ceil(rows / queries) * h / pack) : Math.max(1, k);
+  const splits = many ? Math.ceil(k / splitKeys) : 1;
   // What the merge binds the first kernel need not, and every adapter has eight bindings only.
   const extras = [call.blocks, call.blocks, call.padding, call.mask, sinks, lse].filter((view) =>
     view !== null
@@ -195,7 +199,7 @@ export function flash(call: AttentionCall, scratch: Scratch): Dispatch[] {
   const constants = {
     D: d,
     DV: dv,
-    ...tile(rows, d, dv, mask.blocks !== null),
+    ...tile,
     QUERY: vectorType("a query", query, from),
     KEY: vectorType("a key", key, keys),
     VALUE: vectorType("a value", value, values),
@@ -220,7 +224,7 @@ export function flash(call: AttentionCall, scratch: Scratch): Dispatch[] {
     ownSinks,
     ...(mask.blocks?.operands ?? []),
   ];
-  const grid = [Math.ceil(rows / (constants.TY * 4)) * splits, h / pack, b] as const;
+  const grid = [Math.ceil(rows / queries) * splits, h / pack, b] as const;
   const outputs = lse ? [out, lse] : [out];
   if (!parts) return [launch("flash", constants, operands, outputs, params, grid)];
 
@@ -241,15 +245,15 @@ export function flash(call: AttentionCall, scratch: Scratch): Dispatch[] {
   ];
 }
 
-/** Tile sizes that fit the workgroup memory: TY * 4 queries, DC * 4 of D and VC values at a time. */
-function tile(rows: number, d: number, dv: number, blocks: boolean): { TY: number; DC: number; VC: number } {
-  const TY = rows <= 8 ? 2 : 16;
-  const room = WORKGROUP_VEC4 - TY * 8 - (blocks ? TY + 1 : 0);
-  let DC = 16;
-  while (DC > 1 && (DC >= 2 * Math.ceil(d / 4) || (TY * 4 + 32) * (DC + 1) > room)) DC /= 2;
-  let VC = 32;
-  while (VC > 1 && 32 * (TY + 1) + VC * Math.ceil(dv / 4) > room) VC /= 2;
-  return { TY, DC, VC };
+/** The version where none is asked for: with one tile of keys there is nothing to overlap and nothing to rescale. */
+function bestVersion(queries: number, keys: number): FlashVersion {
+  return queries <= PACKED_QUERIES || keys <= TILE_KEYS ? 2 : 4;
+}
+
+/** Keys of a part, a multiple of a tile, when each of so many workgroups is split. Depends on one sequence alone. */
+function splitOf(keys: number, workgroups: number): number {
+  const parts = Math.min(MOST_SPLITS, Math.ceil(ENOUGH_WORKGROUPS / workgroups));
+  return Math.max(SPLIT_KEYS, Math.ceil(keys / parts / TILE_KEYS) * TILE_KEYS);
 }
 
 /** Element type of rows that may be loaded four elements at a time. */

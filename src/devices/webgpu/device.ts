@@ -14,6 +14,7 @@ import { turn } from "../turn.ts";
 import { openAdapter, type WebGpuInfo } from "./adapter.ts";
 import type { Command, Dispatch } from "./command.ts";
 import { droppedError, Executor, slotsOf, type WebGpuStats } from "./executor.ts";
+import { type KernelLimits, LEAST_LIMITS } from "./flash_tile.ts";
 import { WebGpuKernels } from "./kernels.ts";
 import { decode, elementBytes, encode } from "./layout.ts";
 import { Memory, WebGpuAllocation } from "./memory.ts";
@@ -52,6 +53,7 @@ export class WebGpuDevice implements Device {
   #recorded = 0;
   #opening: Promise<{ executor: Executor; info: WebGpuInfo }> | null = null;
   #failure: EngineFailure | null = null;
+  #limits: KernelLimits = LEAST_LIMITS;
   #isClosed = false;
   /** The flush in progress, or the last one: flushes follow one another. */
   #last: Promise<void> = Promise.resolve();
@@ -101,6 +103,14 @@ export class WebGpuDevice implements Device {
       watch(device, () => this.#isClosed, (failure) => this.#failure ??= failure);
       this.#memory.limit = info.limits.maxBufferSize;
       const deep = this.#options.unrolled ?? !info.isFallbackAdapter;
+      this.#limits = {
+        workgroupBytes: info.limits.maxComputeWorkgroupStorageSize,
+        invocations: Math.min(
+          info.limits.maxComputeInvocationsPerWorkgroup,
+          info.limits.maxComputeWorkgroupSizeX,
+        ),
+        unrolled: deep,
+      };
       const stopwatch = this.#options.timed ? new Stopwatch(device) : null;
       return { executor: new Executor(device, this.stats, this.#memory, deep, stopwatch), info };
     } catch (error) {
@@ -136,6 +146,11 @@ export class WebGpuDevice implements Device {
   /** GPU buffers that exist, in use or kept for reuse. */
   get buffers(): number {
     return this.#memory.buffers;
+  }
+
+  /** What tile sizes are chosen from: the least that adapters have until this one is open. */
+  get limits(): KernelLimits {
+    return this.#limits;
   }
 
   /** Commands that no flush has taken yet, for tests. */

@@ -8,6 +8,7 @@ import type { Allocation, AttentionCall, BinaryOp, Device, Kernels, UnaryOp, Vie
 import { eager, flash } from "./attention.ts";
 import type { Dispatch } from "./command.ts";
 import { binary, embedding, rotary, unary, where } from "./elementwise.ts";
+import type { KernelLimits } from "./flash_tile.ts";
 import { linear, product, requireContiguous, transposed } from "./matmul.ts";
 import { count } from "./record.ts";
 import { argmax, layerNorm, reduce, rmsNorm, softmax } from "./rows.ts";
@@ -16,6 +17,8 @@ import { argmax, layerNorm, reduce, rmsNorm, softmax } from "./rows.ts";
 export interface Recorder extends Device {
   /** Appends a launch. */
   record(command: Dispatch): void;
+  /** What kernels may use of the adapter; the least that any has until one is open. */
+  readonly limits: KernelLimits;
 }
 
 /** Records kernels on `device`. */
@@ -114,7 +117,9 @@ export class WebGpuKernels implements Kernels {
       return { allocation, dtype: "float32", offset: 0, shape, strides };
     };
     try {
-      this.#record(...(call.algorithm === "flash" ? flash(call, scratch) : eager(call, scratch)));
+      this.#record(
+        ...(call.algorithm === "flash" ? flash(call, scratch, this.#device.limits) : eager(call, scratch)),
+      );
     } finally {
       for (const allocation of made) this.#device.release(allocation);
     }

@@ -331,30 +331,42 @@ out[p.out_offset+i]=load_weight(p.weight_offset+row*p.weight_row+i%p.e*p.weight_
 }
 `,
   flash: `
-//#flags SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
+//#flags OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
 const D: u32 = 64u; //#constant
 const DV: u32 = 64u; //#constant
 const TY: u32 = 16u; //#constant
+const RV: u32 = 1u; //#constant
 const DC: u32 = 8u; //#constant
 const VC: u32 = 16u; //#constant
-const BQ: u32 = TY * 4u;
+const R: u32 = RV * 4u;
+const BQ: u32 = TY * R;
 const BK: u32 = 32u;
 const THREADS: u32 = TY * 8u;
 const D4: u32 = (D + 3u) / 4u;
 const DV4: u32 = (DV + 3u) / 4u;
 const NI: u32 = (DV4 + 7u) / 8u;
 const PITCH: u32 = DC + 1u;
-const KEYS: u32 = BQ * PITCH;
+const P_PITCH: u32 = TY * RV + 1u;
+//#if RESIDENT
+const Q_WIDTH: u32 = (D4 + DC - 1u) / DC * DC;
+const Q_PITCH: u32 = Q_WIDTH + 1u;
+const WEIGHTS: u32 = BQ * Q_PITCH;
+//#else
+const Q_PITCH: u32 = PITCH;
+const WEIGHTS: u32 = 0u;
+//#endif
+const KEYS: u32 = BQ * Q_PITCH;
 const QK_SIZE: u32 = KEYS + BK * PITCH;
-const P_PITCH: u32 = TY + 1u;
-const VALUES: u32 = BK * P_PITCH;
+const VALUES: u32 = WEIGHTS + BK * P_PITCH;
 const PV_SIZE: u32 = VALUES + VC * DV4;
 const STAGE: u32 = max(QK_SIZE, PV_SIZE);
+const JOINT: u32 = THREADS * RV;
 const Q_TURNS: u32 = (BQ * DC + THREADS - 1u) / THREADS;
 const K_TURNS: u32 = (BK * DC + THREADS - 1u) / THREADS;
 const V_TURNS: u32 = (VC * DV4 + THREADS - 1u) / THREADS;
 const NONE: u32 = 0x7fffffffu;
 const LOWEST: f32 = -3.4028234e38;
+const GROWTH: f32 = 5.5451774;
 struct Params{
 q:u32,
 k:u32,
@@ -435,10 +447,41 @@ var<workgroup>soonest:atomic<u32>;
 var<workgroup>next_tile:u32;
 //#endif
 var<workgroup>stage:array<vec4<f32>,STAGE>;
-var<workgroup>joint:array<vec4<f32>,THREADS>;
+var<workgroup>joint:array<vec4<f32>,JOINT>;
 fn query4(i: u32, n: u32) -> vec4<f32> {} //#load4 query QUERY
 fn key4(i: u32, n: u32) -> vec4<f32> {} //#load4 key KEY
 fn value4(i: u32, n: u32) -> vec4<f32> {} //#load4 value VALUE
+//#if BLOCKS
+fn is_read(j:u32,bit:u32) ->bool{return j<p.k&&((atomicLoad(&any_shown)>>bit)&1u) !=0u;}
+//#else
+fn is_read(j:u32,bit:u32) ->bool{return j<p.k;}
+//#endif
+fn key_of(base:u32,j:u32,bit:u32,d:u32) ->vec4<f32>{
+if (d>=D||!is_read(j,bit)){return vec4<f32>(0.0);}
+return key4(base+j*p.k_n+d,D - d);
+}
+fn value_of(base:u32,j:u32,bit:u32,d:u32) ->vec4<f32>{
+if (d>=DV||!is_read(j,bit)){return vec4<f32>(0.0);}
+return value4(base+j*p.v_n+d,DV - d);
+}
+fn query_of(b:u32,head0:u32,line:u32,d:u32) ->vec4<f32>{
+if (d>=D||line>=p.q*p.pack){return vec4<f32>(0.0);}
+return query4(p.q_offset+b*p.q_b+(head0+line/p.q)*p.q_h+line%p.q*p.q_n+d,D - d);
+}
+//#if LAZY
+fn exp_by_polynomial(x:vec4<f32>) ->vec4<f32>{
+let y=max(x,vec4<f32>(-87.0))*1.44269504;
+let n=round(y);
+let f=y - n;
+var v=fma(f,vec4<f32>(0.000154531629),vec4<f32>(0.00133908634));
+v=fma(f,v,vec4<f32>(0.00961808256));
+v=fma(f,v,vec4<f32>(0.0555035711));
+v=fma(f,v,vec4<f32>(0.240226508));
+v=fma(f,v,vec4<f32>(0.693147188));
+v=fma(f,v,vec4<f32>(1.0));
+return bitcast<vec4<f32>>(bitcast<vec4<i32>>(v)+(vec4<i32>(n)<<vec4<u32>(23u)));
+}
+//#endif
 //#if SOFTCAP
 fn tanh_of(v:vec4<f32>) ->vec4<f32>{
 let a=min(abs(v),vec4<f32>(15.0));
@@ -517,28 +560,56 @@ end=min(end,high+p.query_offset+p.window_right+1);
 begin=max(begin,i32(split*p.split_keys));
 end=min(end,i32((split+1u)*p.split_keys));
 //#endif
-let row=row0+ty*4u+vec4<u32>(0u,1u,2u,3u);
-let place=row%p.q;
-let position=vec4<i32>(place)+p.query_offset;
-var alive=row<vec4<u32>(rows);
+var row: array<vec4<u32>, RV>; //#scalars
+var place: array<vec4<u32>, RV>; //#scalars
+var position: array<vec4<i32>, RV>; //#scalars
+var alive: array<vec4<bool>, RV>; //#scalars
+//#if MASK != none
+var mask_row: array<vec4<u32>, RV>; //#scalars
+//#endif
+var m: array<vec4<f32>, RV>; //#scalars
+var l: array<vec4<f32>, RV>; //#scalars
+var o: array<vec4<f32>, R * NI>; //#scalars
+var s: array<f32, R * 4u>; //#scalars
+var qv: array<vec4<f32>, R>; //#scalars
+var kv: array<vec4<f32>, 4>; //#scalars
+var w: array<vec4<f32>, R>; //#scalars
+//#if OVERLAP
+var next_keys: array<vec4<f32>, K_TURNS>; //#scalars
+var next_values: array<vec4<f32>, V_TURNS>; //#scalars
+//#endif
+//#unroll
+for (var v = 0u; v < RV; v++) {
+row[v]=row0+ty*R+v*4u+vec4<u32>(0u,1u,2u,3u);
+place[v]=row[v]%p.q;
+position[v]=vec4<i32>(place[v])+p.query_offset;
+alive[v]=row[v]<vec4<u32>(rows);
 //#if ZERO_QUERIES
 //#unroll DEEP
 for (var r = 0u; r < rolled(4u); r++) {
-if (position[r]>=0&&position[r]<i32(p.k)){
-alive[r]=alive[r]&&padding[p.padding_offset+b*p.padding_b+u32(position[r])*p.padding_k] !=0u;
+if (position[v][r]>=0&&position[v][r]<i32(p.k)){
+alive[v][r]=alive[v][r]&&padding[p.padding_offset+b*p.padding_b+u32(position[v][r])*p.padding_k] !=0u;
 }
 }
 //#endif
 //#if MASK != none
-let mask_row=p.mask_offset+b*p.mask_b+(head0+row/p.q)*p.mask_h+place*p.mask_q;
+mask_row[v]=p.mask_offset+b*p.mask_b+(head0+row[v]/p.q)*p.mask_h+place[v]*p.mask_q;
 //#endif
-var m=vec4<f32>(LOWEST);
-var l=vec4<f32>(0.0);
-var o: array<vec4<f32>, 4u * NI>; //#scalars
-var s: array<f32, 16>; //#scalars
-var qv: array<vec4<f32>, 4>; //#scalars
-var kv: array<vec4<f32>, 4>; //#scalars
-var w: array<vec4<f32>, 4>; //#scalars
+m[v]=vec4<f32>(LOWEST);
+l[v]=vec4<f32>(0.0);
+}
+//#if RESIDENT
+for (var i = t; i < BQ * Q_WIDTH; i += THREADS) {
+stage[i/Q_WIDTH*Q_PITCH+i%Q_WIDTH]=query_of(b,head0,row0+i/Q_WIDTH,i%Q_WIDTH*4u);
+}
+//#endif
+//#if OVERLAP
+//#unroll
+for (var u = 0u; u < K_TURNS; u++) {
+let i=t+u*THREADS;
+next_keys[u]=key_of(k_base,u32(begin)+i/DC,0u,i%DC*4u);
+}
+//#endif
 //#if BLOCKS
 var entry=0u;
 var entries_end=0u;
@@ -575,50 +646,66 @@ for (var k0 = begin; k0 < end; k0 += i32(BK)) {
 let j0=u32(k0);
 //#endif
 //#unroll
-for (var i = 0u; i < 16u; i++) {
+for (var i = 0u; i < R * 4u; i++) {
 s[i]=0.0;
 }
 for (var d0 = 0u; d0 < D4; d0 += DC) {
 workgroupBarrier();
+//#if !RESIDENT
 //#unroll DEEP
 for (var u = 0u; u < rolled(Q_TURNS); u++) {
 let i=t+u*THREADS;
-let line=row0+i/DC;
-let d=(d0+i%DC)*4u;
-if (i<BQ*DC){
-var x=vec4<f32>(0.0);
-if (line<rows&&d<D){
-x=query4(p.q_offset+b*p.q_b+(head0+line/p.q)*p.q_h+line%p.q*p.q_n+d,D - d);
+if (i<BQ*DC){stage[i/DC*Q_PITCH+i%DC]=query_of(b,head0,row0+i/DC,(d0+i%DC)*4u);}
 }
-stage[i/DC*PITCH+i%DC]=x;
+//#endif
+//#if OVERLAP
+//#unroll
+for (var u = 0u; u < K_TURNS; u++) {
+let i=t+u*THREADS;
+if (i<BK*DC){stage[KEYS+i/DC*PITCH+i%DC]=next_keys[u];}
 }
-}
+//#else
 //#unroll DEEP
 for (var u = 0u; u < rolled(K_TURNS); u++) {
 let i=t+u*THREADS;
-let j=j0+i/DC;
-let d=(d0+i%DC)*4u;
 if (i<BK*DC){
-var x=vec4<f32>(0.0);
-//#if BLOCKS
-let read=j<p.k&&((atomicLoad(&any_shown)>>(i/DC))&1u) !=0u;
-//#else
-let read=j<p.k;
+stage[KEYS+i/DC*PITCH+i%DC]=key_of(k_base,j0+i/DC,i/DC,(d0+i%DC)*4u);
+}
+}
 //#endif
-if (read&&d<D){x=key4(k_base+j*p.k_n+d,D - d);}
-stage[KEYS+i/DC*PITCH+i%DC]=x;
-}
-}
 workgroupBarrier();
+//#if OVERLAP
+if (d0+DC<D4){
+//#unroll
+for (var u = 0u; u < K_TURNS; u++) {
+let i=t+u*THREADS;
+next_keys[u]=key_of(k_base,j0+i/DC,0u,(d0+DC+i%DC)*4u);
+}
+}else{
+//#unroll
+for (var u = 0u; u < V_TURNS; u++) {
+let i=t+u*THREADS;
+next_values[u]=value_of(v_base,j0+i/DV4,0u,i%DV4*4u);
+}
+}
+//#endif
+//#if RESIDENT
+let q0=d0;
+//#else
+let q0=0u;
+//#endif
 //#unroll DEEP
 for (var d = 0u; d < rolled(DC); d++) {
 //#unroll
-for (var r = 0u; r < 4u; r++) {
-qv[r]=stage[(ty*4u+r)*PITCH+d];
-kv[r]=stage[KEYS+(tx+r*8u)*PITCH+d];
+for (var r = 0u; r < R; r++) {
+qv[r]=stage[(ty*R+r)*Q_PITCH+q0+d];
 }
 //#unroll
-for (var r = 0u; r < 4u; r++) {
+for (var c = 0u; c < 4u; c++) {
+kv[c]=stage[KEYS+(tx+c*8u)*PITCH+d];
+}
+//#unroll
+for (var r = 0u; r < R; r++) {
 //#unroll
 for (var c = 0u; c < 4u; c++) {
 s[r*4u+c]=fma(qv[r].x,kv[c].x,s[r*4u+c]);
@@ -630,36 +717,39 @@ s[r*4u+c]=fma(qv[r].w,kv[c].w,s[r*4u+c]);
 }
 }
 //#unroll
+for (var v = 0u; v < RV; v++) {
+//#unroll
 for (var c = 0u; c < 4u; c++) {
-w[c]=vec4<f32>(s[c],s[4u+c],s[8u+c],s[12u+c])*p.scaling;
+w[v*4u+c]=vec4<f32>(s[v*16u+c],s[v*16u+4u+c],s[v*16u+8u+c],s[v*16u+12u+c])*p.scaling;
 }
 var top=vec4<f32>(LOWEST);
 //#unroll DEEP
 for (var c = 0u; c < rolled(4u); c++) {
-var x=pick(c,w[0],w[1],w[2],w[3]);
+var x=pick(c,w[v*4u],w[v*4u+1u],w[v*4u+2u],w[v*4u+3u]);
 let j=j0+tx+c*8u;
-var seen=alive&vec4<bool>(j<p.k);
+var seen=alive[v]&vec4<bool>(j<p.k);
 //#if BLOCKS
-let words=vec4<u32>(shown[ty*4u],shown[ty*4u+1u],shown[ty*4u+2u],shown[ty*4u+3u]);
+let first_row=ty*R+v*4u;
+let words=vec4<u32>(shown[first_row],shown[first_row+1u],shown[first_row+2u],shown[first_row+3u]);
 seen=seen&(((words>>vec4<u32>(tx+c*8u))&vec4<u32>(1u)) !=vec4<u32>(0u));
 //#endif
 //#if SOFTCAP
 x=p.softcap*tanh_of(x/p.softcap);
 //#endif
 //#if CAUSAL
-seen=seen&(vec4<i32>(i32(j))<=position);
+seen=seen&(vec4<i32>(i32(j))<=position[v]);
 //#endif
 //#if LEFT
-seen=seen&(vec4<i32>(i32(j))>=position - p.window_left);
+seen=seen&(vec4<i32>(i32(j))>=position[v] - p.window_left);
 //#endif
 //#if RIGHT
-seen=seen&(vec4<i32>(i32(j))<=position+p.window_right);
+seen=seen&(vec4<i32>(i32(j))<=position[v]+p.window_right);
 //#endif
 //#if PADDING
 seen=seen&vec4<bool>(padding[p.padding_offset+b*p.padding_b+j*p.padding_k] !=0u);
 //#endif
 //#if MASK != none
-let at=mask_row+j*p.mask_k;
+let at=mask_row[v]+j*p.mask_k;
 let bias=vec4<u32>(mask[at.x],mask[at.y],mask[at.z],mask[at.w]);
 //#endif
 //#if MASK == bool
@@ -672,61 +762,100 @@ x=select(vec4<f32>(LOWEST),x,seen);
 top=max(top,x);
 //#unroll
 for (var i = 0u; i < 4u; i++) {
-w[i]=select(w[i],x,c==i);
+w[v*4u+i]=select(w[v*4u+i],x,c==i);
 }
 }
-joint[t]=top;
+joint[t*RV+v]=top;
+}
 workgroupBarrier();
-top=m;
+//#unroll
+for (var v = 0u; v < RV; v++) {
+var top=m[v];
 //#unroll
 for (var i = 0u; i < 8u; i++) {
-top=max(top,joint[ty*8u+i]);
+top=max(top,joint[(ty*8u+i)*RV+v]);
 }
-let shrink=exp(m - top);
-m=top;
-l*=shrink;
+//#if LAZY
+let grown=top>m[v]+vec4<f32>(GROWTH);
+if (any(grown)){
+top=select(m[v],top,grown);
+let shrink=select(vec4<f32>(1.0),exp(m[v] - top),grown);
+//#else
+{
+let shrink=exp(m[v] - top);
+//#endif
+m[v]=top;
+l[v]*=shrink;
 //#unroll
 for (var r = 0u; r < 4u; r++) {
 //#unroll
 for (var i = 0u; i < NI; i++) {
-o[r*NI+i]*=shrink[r];
+o[(v*4u+r)*NI+i]*=shrink[r];
+}
 }
 }
 //#unroll DEEP
 for (var c = 0u; c < rolled(4u); c++) {
-let x=pick(c,w[0],w[1],w[2],w[3]);
-let e=select(exp(x - m),vec4<f32>(0.0),x<=vec4<f32>(LOWEST));
-l+=e;
-stage[(tx+c*8u)*P_PITCH+ty]=e;
+let x=pick(c,w[v*4u],w[v*4u+1u],w[v*4u+2u],w[v*4u+3u]);
+//#if LAZY
+var e=vec4<f32>(0.0);
+if (c%2u==0u){e=exp(x - m[v]);}else{e=exp_by_polynomial(x - m[v]);}
+e=select(e,vec4<f32>(0.0),x<=vec4<f32>(LOWEST));
+//#else
+let e=select(exp(x - m[v]),vec4<f32>(0.0),x<=vec4<f32>(LOWEST));
+//#endif
+l[v]+=e;
+stage[WEIGHTS+(tx+c*8u)*P_PITCH+ty*RV+v]=e;
+}
 }
 for (var v0 = 0u; v0 < BK; v0 += VC) {
 if (v0>0u){workgroupBarrier();}
+//#if OVERLAP
+//#unroll
+for (var u = 0u; u < V_TURNS; u++) {
+let i=t+u*THREADS;
+if (i<VC*DV4){stage[VALUES+i]=next_values[u];}
+}
+//#else
 //#unroll DEEP
 for (var u = 0u; u < rolled(V_TURNS); u++) {
 let i=t+u*THREADS;
-let j=j0+v0+i/DV4;
-let d=i%DV4*4u;
 if (i<VC*DV4){
-var x=vec4<f32>(0.0);
-//#if BLOCKS
-let read=j<p.k&&((atomicLoad(&any_shown)>>(v0+i/DV4))&1u) !=0u;
-//#else
-let read=j<p.k;
+stage[VALUES+i]=value_of(v_base,j0+v0+i/DV4,v0+i/DV4,i%DV4*4u);
+}
+}
 //#endif
-if (read){x=value4(v_base+j*p.v_n+d,DV - d);}
-stage[VALUES+i]=x;
-}
-}
 workgroupBarrier();
+//#if OVERLAP
+if (v0+VC<BK){
+//#unroll
+for (var u = 0u; u < V_TURNS; u++) {
+let i=t+u*THREADS;
+next_values[u]=value_of(v_base,j0+v0+VC+i/DV4,0u,i%DV4*4u);
+}
+}else if (k0+i32(BK)<end){
+//#unroll
+for (var u = 0u; u < K_TURNS; u++) {
+let i=t+u*THREADS;
+next_keys[u]=key_of(k_base,j0+BK+i/DC,0u,i%DC*4u);
+}
+}
+//#endif
 //#unroll DEEP
 for (var j = 0u; j < rolled(VC); j++) {
-let e=stage[(v0+j)*P_PITCH+ty];
+//#unroll
+for (var v = 0u; v < RV; v++) {
+qv[v]=stage[WEIGHTS+(v0+j)*P_PITCH+ty*RV+v];
+}
 //#unroll
 for (var i = 0u; i < NI; i++) {
 let x=stage[VALUES+j*DV4+tx+i*8u];
 //#unroll
+for (var v = 0u; v < RV; v++) {
+//#unroll
 for (var r = 0u; r < 4u; r++) {
-o[r*NI+i]=fma(vec4<f32>(e[r]),x,o[r*NI+i]);
+o[(v*4u+r)*NI+i]=fma(vec4<f32>(qv[v][r]),x,o[(v*4u+r)*NI+i]);
+}
 }
 }
 }
@@ -741,45 +870,50 @@ k0=i32(workgroupUniformLoad(&next_tile));
 //#endif
 }
 workgroupBarrier();
-joint[t]=l;
+//#unroll
+for (var v = 0u; v < RV; v++) {
+joint[t*RV+v]=l[v];
+}
 workgroupBarrier();
-l=vec4<f32>(0.0);
+//#unroll
+for (var v = 0u; v < RV; v++) {
+l[v]=vec4<f32>(0.0);
 //#unroll
 for (var i = 0u; i < 8u; i++) {
-l+=joint[ty*8u+i];
+l[v]+=joint[(ty*8u+i)*RV+v];
 }
 //#if SPLIT
 let scale=vec4<f32>(1.0);
 //#else
 var shrink=vec4<f32>(1.0);
 //#if SINKS
-let head=min(head0+row/p.q,vec4<u32>(p.heads - 1u))*p.sinks_stride+p.sinks_offset;
+let head=min(head0+row[v]/p.q,vec4<u32>(p.heads - 1u))*p.sinks_stride+p.sinks_offset;
 let sink=vec4<f32>(sinks[head.x],sinks[head.y],sinks[head.z],sinks[head.w]);
-let top=max(m,sink);
-shrink=exp(m - top);
-l=l*shrink+exp(sink - top);
-m=top;
+let top=max(m[v],sink);
+shrink=exp(m[v] - top);
+l[v]=l[v]*shrink+exp(sink - top);
+m[v]=top;
 //#endif
-let some=l>vec4<f32>(0.0);
-let scale=select(vec4<f32>(0.0),shrink/max(l,vec4<f32>(1.0e-30)),some);
+let some=l[v]>vec4<f32>(0.0);
+let scale=select(vec4<f32>(0.0),shrink/max(l[v],vec4<f32>(1.0e-30)),some);
 //#if LSE
-let sums=select(vec4<u32>(0xff800000u),bitcast<vec4<u32>>(m+log(max(l,vec4<f32>(1.0e-30)))),some);
+let sums=select(vec4<u32>(0xff800000u),bitcast<vec4<u32>>(m[v]+log(max(l[v],vec4<f32>(1.0e-30)))),some);
 //#endif
 //#endif
 //#unroll DEEP
 for (var r = 0u; r < rolled(4u); r++) {
-if (row[r]<rows){
-let h=head0+row[r]/p.q;
+if (row[v][r]<rows){
+let h=head0+row[v][r]/p.q;
 //#if SPLIT
-let at=(((b*p.heads+h)*p.q+place[r])*p.splits+split)*(DV4+1u);
-if (tx==0u){parts[at]=vec4<f32>(m[r],l[r],0.0,0.0);}
+let at=(((b*p.heads+h)*p.q+place[v][r])*p.splits+split)*(DV4+1u);
+if (tx==0u){parts[at]=vec4<f32>(m[v][r],l[v][r],0.0,0.0);}
 //#else
-let at=p.out_offset+((b*p.q+place[r])*p.heads+h)*DV;
+let at=p.out_offset+((b*p.q+place[v][r])*p.heads+h)*DV;
 //#endif
 //#unroll
 for (var c = 0u; c < NI; c++) {
 let d=(tx+c*8u)*4u;
-let x=pick(r,o[c],o[NI+c],o[2u*NI+c],o[3u*NI+c])*scale[r];
+let x=pick(r,o[v*4u*NI+c],o[(v*4u+1u)*NI+c],o[(v*4u+2u)*NI+c],o[(v*4u+3u)*NI+c])*scale[r];
 //#if SPLIT
 if (d<DV){parts[at+1u+d/4u]=x;}
 //#elif OUT4
@@ -792,8 +926,9 @@ if (d+3u<DV){out[at+d+3u]=x.w;}
 //#endif
 }
 //#if LSE
-if (tx==0u){lse[p.lse_offset+(b*p.heads+h)*p.q+place[r]]=sums[r];}
+if (tx==0u){lse[p.lse_offset+(b*p.heads+h)*p.q+place[v][r]]=sums[r];}
 //#endif
+}
 }
 }
 }
