@@ -82,6 +82,9 @@ function plan(call: AttentionCall, share: number): Plan {
   return { kernel: flashKernel(call), q_block, q_heads: heads, parts: partsOf(q_block) };
 }
 
+/** What an operation of attention costs more where queries are few: keys and values come from memory. */
+const DECODE_COST = 3;
+
 /** How many of the heads that share a key head a part takes: all that fit with a group of eight rows each. */
 function flashHeads(group: number, queries: number): number {
   const fits = FLASH_PART_ROWS / 8 / Math.min(2, Math.ceil(queries / 8));
@@ -204,7 +207,8 @@ export function recordAttention(recorder: Recorder, call: AttentionCall): void {
     kernel,
     params: words.words,
     parts,
-    cost: B * H * Q * (visible * share + 1) * 2 * (D + Dv),
+    cost: B * H * Q * (visible * share + 1) * 2 * (D + Dv) *
+      (kernel === "attention_decode" ? DECODE_COST : 1),
     // Causal, the last queries of a head see most keys.
     lastFirst: call.causal,
     writes: wholly(call.out, call.weights, call.lse),

@@ -25,7 +25,11 @@ export interface Command {
   readonly params: ArrayLike<number>;
   /** Number of independent parts. */
   readonly parts: number;
-  /** About the floating point operations of all parts together; sets how many parts run between two looks at the clock. */
+  /**
+   * About the time of all parts together, in floating point operations of a large product: a nanosecond is some 40 of
+   * them. What waits for memory or computes functions counts by its time. It sets how many parts run between two looks
+   * at the clock, and whether other threads help.
+   */
   readonly cost: number;
   /** Whether the last parts are the longest, so that several threads had better begin with them. */
   readonly lastFirst?: boolean;

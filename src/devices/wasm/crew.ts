@@ -39,11 +39,11 @@ import { partsPerCall, type Runner, type Running } from "./running.ts";
 import { type Helpers, Shared } from "./spread.ts";
 import { workersFor } from "./threads.ts";
 
-/** Cost of a command that is worth a thread's attention: about 50 µs of work. */
-export const SHARED_COST = 2e6;
+/** Cost of a command that is worth a thread's attention: 15 µs of work, of which sharing takes three (bench/NOTES.md). */
+export const SHARED_COST = 6e5;
 
 /** Cost of the smallest claim: a claim takes well below a microsecond. */
-const CLAIM_COST = 2e5;
+const CLAIM_COST = 1e5;
 
 /** Cost of shareable work before threads are started: about what starting one takes, 15 ms. */
 const START_COST = 5e8;

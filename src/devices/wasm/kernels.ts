@@ -82,7 +82,7 @@ function map(recorder: Recorder, call: Elementwise, out: View, operands: readonl
     kernel: call.kernel,
     params: words.words,
     parts: Math.ceil(total / inner / perPart) * Math.ceil(inner / chunk),
-    cost: total * (CHEAP.includes(call.op) ? 4 : 30),
+    cost: total * (CHEAP.includes(call.op) ? 20 : 50),
     writes: wholly(out),
   });
 }
@@ -125,11 +125,11 @@ function norm(
       `Cannot normalise rows of ${N} elements: at most ${SCRATCH_BYTES / 12} are possible`,
     );
   }
-  const perPart = rowsPerPart(N, 4 * CHUNK);
+  const perPart = rowsPerPart(N);
   const words = new Words(recorder)
     .typed(x).int(rowStride("an input", x)).typed(weight).typed(bias)
     .float(eps, offset).pointer(out).int(M, N, perPart);
-  rows(recorder, kernel, words, { rows: N === 0 ? 0 : M, perPart, cost: 8 * M * N, outputs: [out] });
+  rows(recorder, kernel, words, { rows: N === 0 ? 0 : M, perPart, cost: 20 * M * N, outputs: [out] });
 }
 
 function rotaryTable(
@@ -168,7 +168,7 @@ function rotary(recorder: Recorder, x: View, table: View, positions: View, out: 
     .pointer(table).int(rowStride("a rotary table", table))
     .pointer(positions).int(...positions.strides)
     .pointer(out).int(B, H, N, D, perPart);
-  rows(recorder, "rotary", words, { rows: B * H * N, perPart, cost: 8 * B * H * N * D, outputs: [out] });
+  rows(recorder, "rotary", words, { rows: B * H * N, perPart, cost: 25 * B * H * N * D, outputs: [out] });
 }
 
 /** A reduction of the last dimension to one value a row; op −1 is argmax. */
@@ -176,11 +176,11 @@ function reduction(recorder: Recorder, kernel: "reduce" | "argmax", op: number, 
   checkOutput("a reduction", out, kernel === "argmax" ? "int32" : "float32");
   const { shape, strides } = mergeRows(x);
   const inner = shape[5]!;
-  const perPart = rowsPerPart(inner, 4 * CHUNK);
+  const perPart = rowsPerPart(inner);
   const words = new Words(recorder)
     .int(op).typed(x).int(...shape, ...strides[0]!).pointer(out).int(perPart);
   const count = sizeOf(shape.slice(0, 5));
-  rows(recorder, kernel, words, { rows: count, perPart, cost: 2 * count * inner, outputs: [out] });
+  rows(recorder, kernel, words, { rows: count, perPart, cost: 15 * count * inner, outputs: [out] });
 }
 
 function softmax(recorder: Recorder, x: View, out: View, lse: View | null): void {
@@ -205,7 +205,7 @@ function embedding(recorder: Recorder, ids: View, weight: View, out: View): void
     .pointer(ids).int(ids.strides[0] ?? 0)
     .typed(weight).int(rowStride("an embedding", weight))
     .pointer(out).int(N, E, perPart);
-  rows(recorder, "embedding", words, { rows: N, perPart, cost: 2 * N * E, outputs: [out] });
+  rows(recorder, "embedding", words, { rows: N, perPart, cost: 25 * N * E, outputs: [out] });
 }
 
 /** Rows of keys or values as int8 with scales; the fields follow `KvQuantize` of `kv_quantize.rs`. */

@@ -74,8 +74,10 @@ const PACKED_ROWS = 48;
 const PACKED_MOST = 320;
 /** Rows of a packed panel, its columns, and elements of the contraction that are packed together. */
 const [PANEL, COLUMNS, DEPTH] = [5, 8, 512] as const;
-/** Floating point operations of a part of a packed product, about. */
-const PART = 1e7;
+/** Cost of a part of a packed product: little, so that threads end together. Every eight columns are work of their own. */
+const PART = 1e6;
+/** What an operation of a product costs more where rows are few: its weights come from memory, or its tile is small. */
+const ROW_COST = 3, ROWS_COST = 2;
 
 /** Rows a linear layer of (M, I) packs at a time; 0 where it packs none. The sums are the same. */
 function packedRows(M: number, I: number): number {
@@ -103,7 +105,7 @@ export function linear(recorder: Recorder, x: View, weight: View, bias: View | n
   if (rows > 0) return packed(recorder, rows, x, weight, bias, out);
   // A block of each operand stays in the second-level cache; where rows are few whole weight rows stream past.
   const few = M < 7;
-  const streamed = Math.ceil(2.5e5 / (M * Math.max(1, I)) / 4) * 4;
+  const streamed = Math.ceil(2.5e4 / (M * Math.max(1, I)) / 4) * 4;
   const col_block = few ? Math.min(512, Math.max(8, streamed)) : 64;
   const words = new Words(recorder)
     .pointer(x).int(rowStride("an input", x))
@@ -114,7 +116,7 @@ export function linear(recorder: Recorder, x: View, weight: View, bias: View | n
     kernel: "linear",
     params: words.words,
     parts: Math.ceil(O / col_block),
-    cost: 2 * M * I * O,
+    cost: 2 * M * I * O * (few ? ROW_COST : ROWS_COST),
     writes: wholly(out),
   });
 }
@@ -132,7 +134,7 @@ function packed(
   const O = weight.shape[0]!;
   const ldx = rowStride("an input", x);
   const col_block = Math.max(COLUMNS, Math.floor(PART / (2 * rows * I) / COLUMNS) * COLUMNS);
-  const panels = Math.ceil(1e5 / (PANEL * I));
+  const panels = Math.ceil(2e4 / (PANEL * I));
   const room = recorder.allocate(packedBytes(M, I));
   const panelsOf: View = { allocation: room, dtype: "float32", offset: 0, shape: [], strides: [] };
   try {
@@ -144,7 +146,7 @@ function packed(
         kernel: "pack_rows",
         params: new Words(recorder).pointer(some).int(ldx).pointer(panelsOf).int(m, I, DEPTH, panels).words,
         parts: Math.ceil(Math.ceil(m / PANEL) / panels),
-        cost: 8 * m * I,
+        cost: 10 * m * I,
         writes: [],
       });
       const words = new Words(recorder)
