@@ -18,8 +18,7 @@ import type { Initial } from "./models/initial.ts";
 import { applyImplementation } from "./models/plans.ts";
 import type { PreTrainedModel } from "./models/pretrained.ts";
 import { modelFor, type Task, TASKS } from "./models/tasks.ts";
-import { requireQuantized } from "./ops/quantized.ts";
-import { emptyPacked, fillPacked } from "./quantize/steps.ts";
+import { emptyPacked, fillPacked, workbenchOf } from "./quantize/steps.ts";
 import { fileTensors } from "./quantize/stored.ts";
 import { normalGenerator, randomGenerator, randomSeed, streamOf } from "./random.ts";
 import { Tensor } from "./tensor.ts";
@@ -103,7 +102,6 @@ export async function fromConfig(
       ? "default: nothing was requested"
       : `attn_implementation=${JSON.stringify(requested)}`;
     if (quantization !== undefined) {
-      requireQuantized(device);
       const dry = new DryDevice();
       const make = (_: string, shape: readonly number[]) => ({ tensor: Tensor.empty(dry, "float32", shape) });
       linear = linearWeights(build, { config, parameters: new Parameters(make, prefix), device: dry, why });
@@ -115,8 +113,9 @@ export async function fromConfig(
       const initial = architecture.initial(name, config);
       if (quantized === undefined) await fill(name, tensor, initial, device, seed, signal);
       else {
-        using floats = Tensor.empty(device, "float32", quantized.shape);
-        await fill(name, floats, initial, device, seed, signal);
+        const bench = workbenchOf(device);
+        using floats = Tensor.empty(bench, "float32", quantized.shape);
+        await fill(name, floats, initial, bench, seed, signal);
         await fillPacked(device, tensor, quantized, floats, null);
       }
     }

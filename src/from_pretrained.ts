@@ -34,7 +34,6 @@ import { applyImplementation } from "./models/plans.ts";
 import type { ModelParts, PreTrainedModel } from "./models/pretrained.ts";
 import { modelFor, type Task } from "./models/tasks.ts";
 import { warnOnce } from "./notice.ts";
-import { requireQuantized } from "./ops/quantized.ts";
 import { quantizedFormats } from "./quantize/stored.ts";
 import { Tensor } from "./tensor.ts";
 
@@ -110,9 +109,6 @@ export async function fromPretrained(
   const generation_config = await loadGenerationConfig(files, read);
   const types = { dtype, quantization };
   await acquire(place);
-  if (place === "webgpu" && (quantization !== undefined || quantizedFormats(config) !== null)) {
-    requireQuantized(defaultDevice(place));
-  }
   // A device that fails takes the weights with it: then they are read again.
   const reopen = () => openWeights(files, {});
   using weights = await openWeights(files, {

@@ -10,7 +10,7 @@ import { OutOfMemory } from "./errors.ts";
 import type { LoadProgress } from "./hub/progress.ts";
 import type { LoadableTensor, StoredTensor, Weights } from "./hub/safetensors.ts";
 import type { Weight } from "./layers/parameter.ts";
-import { emptyPacked, fillPacked } from "./quantize/steps.ts";
+import { emptyPacked, fillPacked, workbenchOf } from "./quantize/steps.ts";
 import { fileTensors, scaleName, storedMatrix } from "./quantize/stored.ts";
 import { widened } from "./quantize/widen.ts";
 import { sizeOf } from "./shape.ts";
@@ -146,8 +146,8 @@ export async function loadParameters(
   const parameters = new Map<string, Required<Omit<Weight, "quantized">> & Weight>();
   const total = plan.reduce((n, { values, scales }) => n + values.bytes + (scales?.bytes ?? 0), 0);
   let loaded = 0;
-  /** Streams tensors of the file, by name, to where they belong. */
-  const fill = async (targets: ReadonlyMap<string, Tensor>) => {
+  /** Streams tensors of the file, by name, to where they belong on a device. */
+  const fill = async (targets: ReadonlyMap<string, Tensor>, device: Device) => {
     const sink = async (chunk: Uint8Array, byteOffset: number, t: LoadableTensor) => {
       signal?.throwIfAborted();
       const target = targets.get(t.name)!;
@@ -166,15 +166,16 @@ export async function loadParameters(
       parameters.set(name, { tensor, stored: inFile, ...(quantized === null ? {} : { quantized }) });
     }
     const whole = plan.filter(({ quantized, stored }) => quantized === null && stored === null);
-    await fill(new Map(whole.map(({ name }) => [name, parameters.get(name)!.tensor])));
+    await fill(new Map(whole.map(({ name }) => [name, parameters.get(name)!.tensor])), device);
     const rest = plan.filter(({ quantized, stored }) => quantized !== null || stored !== null);
     for (const { name, values, scales, quantized, stored } of rest) {
       const { tensor } = parameters.get(name)!;
-      using from = Tensor.empty(device, values.dtype, values.shape);
-      using by = scales === null ? null : Tensor.empty(device, scales.dtype, scales.shape);
+      const bench = workbenchOf(device);
+      using from = Tensor.empty(bench, values.dtype, values.shape);
+      using by = scales === null ? null : Tensor.empty(bench, scales.dtype, scales.shape);
       const staged = new Map([[name, from]]);
       if (scales !== null) staged.set(scales.name, by!);
-      await fill(staged);
+      await fill(staged, bench);
       if (quantized !== null) await fillPacked(device, tensor, quantized, from, by);
       else await widened(tensor, stored!, from, by!, device);
     }

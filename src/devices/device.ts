@@ -154,13 +154,12 @@ export interface Kernels {
   linear(x: View, weight: View, bias: View | null, out: View): void;
   /**
    * `out = x · weightᵀ + bias` with a quantised weight: x (M, I) float32 is rounded to integers as well, 32 columns at a
-   * time, which lie in `room` (int32, `roomWords` long) meanwhile. bias (O), out (M, O) contiguous. Absent where a device
-   * has no such kernel: quantised models are refused there.
+   * time, which lie in `room` (int32, `roomWords` long) meanwhile. bias (O), out (M, O) contiguous.
    */
-  linear_quantized?(x: View, weight: QuantizedView, bias: View | null, out: View, room: View): void;
+  linear_quantized(x: View, weight: QuantizedView, bias: View | null, out: View, room: View): void;
   /**
    * Makes a quantised weight of floats, or brings one from the form of files into that of memory, or back (see
-   * `quantized_weights.rs`). There where `linear_quantized` is.
+   * `quantized_weights.rs`). WASM only: weights are made there for every device.
    */
   weight_step?(
     step: "quantize" | "pack" | "unpack",

@@ -140,7 +140,7 @@ export interface StreamedTensor {
   readonly dtype: DType;
   readonly shape: readonly number[];
   /** The tensor, which belongs to the caller. */
-  readonly open: () => Tensor;
+  readonly open: () => Tensor | Promise<Tensor>;
 }
 
 /** Elements that are read from a device at once. */
@@ -162,7 +162,7 @@ export async function* streamSafetensors(
   yield head;
   for (const name of order) {
     const { dtype, open } = byName.get(name)!;
-    using whole = open();
+    using whole = await open();
     using flat = tidy(() => reshape(whole, [whole.size]));
     for (let from = 0; from < flat.size; from += CHUNK) {
       using part = slice(flat, 0, from, Math.min(flat.size, from + CHUNK));

@@ -7,7 +7,6 @@ import type { Device } from "../devices/device.ts";
 import type { QuantizedMatrix } from "../devices/quantized.ts";
 import type { DType } from "../dtype.ts";
 import { ModelFileError } from "../errors.ts";
-import { requireQuantized } from "../ops/quantized.ts";
 import { Tensor } from "../tensor.ts";
 
 /** One weight. `tensor` changes when the model moves to another device. */
@@ -127,7 +126,6 @@ export class Parameters {
     const copies: [Parameter, Tensor][] = [];
     try {
       for (const parameter of this) {
-        if (parameter.quantized !== undefined) requireQuantized(device);
         const host = await parameter.tensor.raw();
         const there = Tensor.empty(device, parameter.tensor.dtype, parameter.tensor.shape);
         copies.push([parameter, there]);

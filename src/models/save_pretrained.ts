@@ -98,8 +98,8 @@ function streamed({ name, tensor, stored, restore, quantized }: Parameter): Stre
     return [{ name, dtype: stored, shape: tensor.shape, open }];
   }
   const form = fileTensors(quantized);
-  const open = (part: "values" | "scales") => {
-    const { values, scales } = unpack(tensor, quantized);
+  const open = async (part: "values" | "scales") => {
+    const { values, scales } = await unpack(tensor, quantized);
     (part === "values" ? scales : values)[Symbol.dispose]();
     return part === "values" ? values : scales;
   };

@@ -6,15 +6,6 @@ import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
 import { placeOf, reshapedView, viewAs } from "./place.ts";
 
-/** @throws {InvalidArgument} for a device that has no kernels for quantised weights */
-export function requireQuantized(device: Device): void {
-  if (device.kernels.linear_quantized !== undefined) return;
-  throw new InvalidArgument(
-    `Cannot keep quantised weights on ${device.name}: expected wasm, the only device with kernels for them; ` +
-      "load the model without quantization there",
-  );
-}
-
 /** A packed matrix as kernels read it. */
 export function quantizedView(
   packed: Tensor,
@@ -50,8 +41,7 @@ export function linearQuantized(
     const from = reshapedView(x, [rows, i], "float32", device);
     const room = Tensor.empty(device, "int32", [roomWords(rows, i)]);
     const out = Tensor.empty(device, "float32", [...x.shape.slice(0, -1), o]);
-    requireQuantized(device);
-    device.kernels.linear_quantized!(
+    device.kernels.linear_quantized(
       from,
       quantizedView(packed, matrix, device),
       bias === null ? null : viewAs(bias, "float32", device),

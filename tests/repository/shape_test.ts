@@ -46,11 +46,11 @@ const ONE_DEVICE_ONLY: Readonly<Record<string, string>> = {
   pack_rows: "the CPU packs the rows of a linear layer once; the GPU stages its tiles in workgroup memory",
   rotary_table: "the GPU's table is computed on the CPU, since WGSL's cos and sin are too coarse",
   blocks: "hides scores of eager before their softmax; in Rust that is a step inside eager",
-  linear_quantized: "quantised models run on the CPU; on a GPU they are refused",
-  quantize_rows: "a step of linear_quantized",
-  quantize_weight: "makes the weights of linear_quantized",
-  pack_weight: "brings the weights of linear_quantized from files into memory",
-  unpack_weight: "brings the weights of linear_quantized from memory into files",
+  linear_quantized_few:
+    "few rows share out their sums on the GPU; in Rust they are a case of linear_quantized",
+  quantize_weight: "weights are made once, and on the CPU the same bits come out everywhere",
+  pack_weight: "as quantize_weight: from files into memory",
+  unpack_weight: "as quantize_weight: from memory into files",
   kv_quantize: "rounds keys and values of int8 caches, which the GPU refuses",
   patch: "GPU copies move whole words, and a tensor of halves may start in the middle of one",
 };

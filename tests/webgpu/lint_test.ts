@@ -7,6 +7,7 @@
  */
 import { assertEquals } from "@std/assert";
 import type { AttentionCall, BinaryOp, BlocksView, UnaryOp, View } from "../../src/devices/device.ts";
+import { packedWords, QUANTIZED_FORMATS, roomWords } from "../../src/devices/quantized.ts";
 import { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
 import { specialise } from "../../src/devices/webgpu/template.ts";
 import { type DType, DTYPES } from "../../src/dtype.ts";
@@ -131,6 +132,25 @@ function rowwise(device: WebGpuDevice, views: Views): void {
   device.write(views.make([5], "float16").allocation, 2, new Uint8Array(4));
 }
 
+function quantized(device: WebGpuDevice, views: Views): void {
+  for (const format of QUANTIZED_FORMATS) {
+    const matrix = { format, shape: [9, 70] as const };
+    const packed = views.make([packedWords(matrix)], "int32");
+    for (const rows of [1, 3, 8, 9, 100]) {
+      for (const bias of [null, ...FLOATS.map((dtype) => views.make([9], dtype))]) {
+        const room = views.make([roomWords(rows, 70)], "int32");
+        device.kernels.linear_quantized(
+          views.make([rows, 70]),
+          { ...matrix, packed },
+          bias,
+          views.make([rows, 9]),
+          room,
+        );
+      }
+    }
+  }
+}
+
 function attention(device: WebGpuDevice, views: Views): void {
   const base = { B: 1, H: 4, Hkv: 2, Q: 20, K: 40, D: 64, Dv: 64, kv: "float32" as DType };
   const run = (sizes: Partial<typeof base>, options: (s: typeof base) => Partial<AttentionCall>) => {
@@ -198,11 +218,13 @@ function attention(device: WebGpuDevice, views: Views): void {
 
 for (const unrolled of [true, false]) {
   Deno.test({
-    name: `lint: every variant compiles in Dawn, inner loops ${unrolled ? "unrolled" : "kept"}`,
+    name: `lint: every variant compiles in Dawn, ${
+      unrolled ? "inner loops unrolled, bytes multiplied by fours" : "inner loops kept"
+    }`,
     ignore: missing,
     fn: async (t) => {
-      const device = new WebGpuDevice({ gpu: gpu as GPU, unrolled });
-      for (const sweep of [elementwise, rowwise, attention]) {
+      const device = new WebGpuDevice({ gpu: gpu as GPU, unrolled, packed_dot: unrolled });
+      for (const sweep of [elementwise, rowwise, quantized, attention]) {
         await t.step(sweep.name, async () => {
           using views = new Views(device);
           sweep(device, views);

@@ -22,11 +22,22 @@ interface Cost {
   readonly readbacks: number;
 }
 
-for (const [attn_implementation, most] of Object.entries(IN_LAYER)) {
-  withGpu(`${attn_implementation}: launches, submits and readbacks of a token are bounded`, async () => {
+/** Linear layers in a layer: with quantised weights each also rounds its rows. */
+const LINEAR = 7;
+
+const CASES = [
+  ...Object.entries(IN_LAYER).map(([name, most]) => [name, undefined, most] as const),
+  ["sdpa", "int8", IN_LAYER["sdpa"]! + LINEAR],
+  ["flash_attention_2", "int4", IN_LAYER["flash_attention_2"]! + LINEAR],
+] as const;
+
+for (const [attn_implementation, quantization, most] of CASES) {
+  const name = `${attn_implementation}${quantization === undefined ? "" : `, ${quantization}`}`;
+  withGpu(`${name}: launches, submits and readbacks of a token are bounded`, async () => {
     await using model = await AutoModelForCausalLM.from_pretrained(DEMO, {
       attn_implementation,
       device: "webgpu",
+      ...(quantization === undefined ? {} : { quantization }),
     });
     const device = model.deviceHandle as WebGpuDevice;
     for (

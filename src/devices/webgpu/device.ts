@@ -18,6 +18,7 @@ import { type KernelLimits, LEAST_LIMITS } from "./flash_tile.ts";
 import { WebGpuKernels } from "./kernels.ts";
 import { decode, elementBytes, encode } from "./layout.ts";
 import { Memory, WebGpuAllocation } from "./memory.ts";
+import { hasPackedDot } from "./packed_dot.ts";
 import { patchWord } from "./record.ts";
 import { watch } from "./scopes.ts";
 import { Stopwatch } from "./stopwatch.ts";
@@ -32,6 +33,8 @@ export interface WebGpuOptions {
   readonly timed?: boolean;
   /** Whether long inner loops are written out; by default on anything but a software adapter. */
   readonly unrolled?: boolean;
+  /** Whether kernels multiply four bytes in one instruction; by default where a probe finds that it is right. */
+  readonly packed_dot?: boolean;
 }
 
 /** A command, and its number among all that were ever recorded. */
@@ -112,7 +115,8 @@ export class WebGpuDevice implements Device {
         unrolled: deep,
       };
       const stopwatch = this.#options.timed ? new Stopwatch(device) : null;
-      return { executor: new Executor(device, this.stats, this.#memory, deep, stopwatch), info };
+      const packed = async () => this.#options.packed_dot ?? await hasPackedDot(device, this.#gpu);
+      return { executor: new Executor(device, this.stats, this.#memory, deep, packed, stopwatch), info };
     } catch (error) {
       this.#opening = null; // an adapter may appear later
       throw error;

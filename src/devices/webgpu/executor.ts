@@ -10,7 +10,7 @@ import { type Command, type Dispatch, PARAM_BYTES, type Read, type Write } from 
 import type { Memory, Slot } from "./memory.ts";
 import { messageOf, scoped } from "./scopes.ts";
 import type { Stopwatch } from "./stopwatch.ts";
-import { SHADERS } from "./shaders.ts";
+import { SHADERS, type Stem } from "./shaders.ts";
 import { specialise } from "./template.ts";
 
 const VISIBLE_TO_COMPUTE = 0x4; // a runtime may lack the global constants
@@ -44,16 +44,19 @@ export class Executor {
   #groups = new Map<string, GPUBindGroup>();
   #uniforms: GPUBuffer;
   #submission = 0;
+  #packedDot: boolean | undefined;
 
   /**
    * Works on `gpu` and counts in `stats`. `deep` writes out long inner loops too: GPUs gain from it, while
-   * software adapters take seconds to compile what it makes.
+   * software adapters take seconds to compile what it makes. `packedDot` is asked once, by the first kernel that could
+   * use products of bytes.
    */
   constructor(
     readonly gpu: GPUDevice,
     readonly stats: WebGpuStats,
     readonly memory: Memory,
     readonly deep: boolean,
+    readonly packedDot: () => Promise<boolean>,
     readonly stopwatch: Stopwatch | null = null,
   ) {
     this.#uniforms = makeBuffer(gpu, "parameters", BATCH_COMMANDS * PARAM_BYTES, "parameters");
@@ -82,6 +85,10 @@ export class Executor {
       if (command.kind === "dispatch" && !this.#pipelines.has(command.key)) missing.set(command.key, command);
     }
     if (missing.size === 0) return;
+    if (this.#packedDot === undefined && [...missing.values()].some(({ stem }) => usesPackedDot(stem))) {
+      this.#packedDot = await this.packedDot();
+    }
+    const flags = { DEEP: this.deep, PACKED_DOT: this.#packedDot ?? false };
     const what = missing.size === 1 ? [...missing.keys()][0]! : `one of ${[...missing.keys()].join("; ")}`;
     const made = await scoped(
       this.gpu,
@@ -92,7 +99,7 @@ export class Executor {
           const layout = this.#layout(kinds);
           const module = this.gpu.createShaderModule({
             label: key,
-            code: specialise(SHADERS[stem], { ...constants, DEEP: this.deep }),
+            code: specialise(SHADERS[stem], { ...constants, ...flags }),
           });
           const pipeline = await this.gpu.createComputePipelineAsync({
             label: key,
@@ -203,6 +210,11 @@ export class Executor {
     }
     return layout;
   }
+}
+
+/** Whether a kernel multiplies bytes. */
+function usesPackedDot(stem: Stem): boolean {
+  return SHADERS[stem].includes("PACKED_DOT");
 }
 
 /** The slots a command touches. */

@@ -5,11 +5,13 @@
  */
 import { InvalidArgument } from "../../errors.ts";
 import type { Allocation, AttentionCall, BinaryOp, Device, Kernels, UnaryOp, View } from "../device.ts";
+import type { QuantizedView } from "../quantized.ts";
 import { eager, flash } from "./attention.ts";
 import type { Dispatch } from "./command.ts";
 import { binary, embedding, rotary, unary, where } from "./elementwise.ts";
 import type { KernelLimits } from "./flash_tile.ts";
 import { linear, product, requireContiguous, transposed } from "./matmul.ts";
+import { linearQuantized } from "./quantized.ts";
 import { count } from "./record.ts";
 import { argmax, layerNorm, reduce, rmsNorm, softmax } from "./rows.ts";
 
@@ -61,6 +63,10 @@ export class WebGpuKernels implements Kernels {
 
   linear(x: View, weight: View, bias: View | null, out: View): void {
     this.#record(...linear(x, weight, bias, out));
+  }
+
+  linear_quantized(x: View, weight: QuantizedView, bias: View | null, out: View, room: View): void {
+    this.#record(...linearQuantized(x, weight, bias, out, room));
   }
 
   embedding(ids: View, weight: View, out: View): void {

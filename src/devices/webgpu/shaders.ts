@@ -1206,6 +1206,305 @@ select(0.0,x[base+2u*p.x_col],n>2u),
 select(0.0,x[base+3u*p.x_col],n>3u));
 }
 `,
+  linear_quantized: `
+//#flags FORMAT=int8 HAS_BIAS=true PACKED_DOT=false
+const RM: u32 = 1u; //#constant
+const RECORD: u32 = 34u; //#constant
+const VALUES: u32 = 2u; //#constant
+const ROWS: u32 = 4u * RM;
+const QUADS: u32 = 8u * RM;
+struct Params{
+m:u32,
+groups:u32,
+o:u32,
+blocks:u32,
+bias_offset:u32,
+bias_stride:u32,
+out_offset:u32,
+out_row:u32,
+}
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage,read>x:array<u32>;
+@group(0) @binding(2) var<storage,read>weight:array<u32>;
+//#if HAS_BIAS
+@group(0) @binding(3) var<storage, read> bias: array<f32>; //#storage BIAS
+//#endif
+@group(0) @binding(4) var<storage,read_write>out:array<f32>;
+var<workgroup>rows:array<vec4<u32>,16u*QUADS>;
+var<workgroup>row_scales:array<vec4<f32>,2u*QUADS>;
+var<workgroup>tile:array<vec4<u32>,256>;
+//#if FORMAT == int4
+var<workgroup>corrections:array<vec4<i32>,2u*QUADS>;
+//#endif
+//#if FORMAT != int8
+var<workgroup>scales:array<vec4<f32>,32>;
+//#endif
+//#if HAS_BIAS
+fn load_bias(i: u32) -> f32 {} //#load bias BIAS
+//#endif
+fn dot4(a:u32,b:u32) ->i32{
+//#if PACKED_DOT
+return dot4I8Packed(a,b);
+//#else
+let left=vec4<u32>(24u,16u,8u,0u);
+let right=vec4<u32>(24u);
+return dot(bitcast<vec4<i32>>(vec4<u32>(a)<<left)>>right,bitcast<vec4<i32>>(vec4<u32>(b)<<left)>>right);
+//#endif
+}
+fn dots(a:u32,w:vec4<u32>) ->vec4<i32>{
+return vec4<i32>(dot4(a,w.x),dot4(a,w.y),dot4(a,w.z),dot4(a,w.w));
+}
+fn four_rows(row:u32,g:u32,word:u32) ->vec4<u32>{
+if (g>=p.groups){return vec4<u32>(0u);}
+let base=(row*p.groups+g)*12u+word;
+let step=p.groups*12u;
+return vec4<u32>(
+select(0u,x[base],row<p.m),
+select(0u,x[base+step],row+1u<p.m),
+select(0u,x[base+2u*step],row+2u<p.m),
+select(0u,x[base+3u*step],row+3u<p.m));
+}
+fn four_words(block:u32,g:u32,word:u32) ->vec4<u32>{
+if (block>=p.blocks||g>=p.groups){return vec4<u32>(0u);}
+let base=(block*p.groups+g)*RECORD+VALUES+word;
+return vec4<u32>(weight[base],weight[base+1u],weight[base+2u],weight[base+3u]);
+}
+fn rolled(n:u32) ->u32{return min(n,n*p.m);}
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let tx=t%16u;
+let ty=t/16u;
+let row0=wg.y*32u*RM;
+let block0=wg.x*16u;
+var total: array<vec4<f32>, ROWS>; //#scalars
+var acc: array<vec4<f32>, ROWS>; //#scalars
+var sums: array<vec4<i32>, ROWS>; //#scalars
+for (var first = 0u; first < p.groups; first += 4u) {
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+acc[r]=vec4<f32>(0.0);
+}
+for (var g0 = first; g0 < min(first + 4u, p.groups); g0 += 2u) {
+workgroupBarrier();
+//#unroll DEEP
+for (var k = 0u; k < rolled(RM); k++) {
+let i=t+k*128u;
+let quad=i/8u%QUADS;
+let h=i/8u/QUADS;
+rows[(h*8u+i%8u)*QUADS+quad]=four_rows(row0+quad*4u,g0+h,i%8u);
+}
+if (t<2u*QUADS){
+row_scales[t]=bitcast<vec4<f32>>(four_rows(row0+t%QUADS*4u,g0+t/QUADS,8u));
+//#if FORMAT == int4
+corrections[t]=bitcast<vec4<i32>>(four_rows(row0+t%QUADS*4u,g0+t/QUADS,9u));
+//#endif
+}
+//#if FORMAT == int4
+let words=four_words(block0+t/4u%16u,g0+t/64u,t%4u*4u);
+let to=(t/64u*8u+t%4u*2u)*16u+t/4u%16u;
+tile[to]=words&vec4<u32>(0x0f0f0f0fu);
+tile[to+16u]=(words>>vec4<u32>(4u))&vec4<u32>(0x0f0f0f0fu);
+//#else
+//#unroll DEEP
+for (var k = 0u; k < rolled(2u); k++) {
+tile[(k*8u+t%8u)*16u+t/8u]=four_words(block0+t/8u,g0+k,t%8u*4u);
+}
+//#endif
+//#if FORMAT != int8
+if (t<32u){
+  let block=min(block0+tx,p.blocks - 1u);
+  let record=(block*p.groups+min(g0+t/16u,p.groups - 1u))*RECORD;
+  scales[t]=vec4<f32>(unpack2x16float(weight[record]),unpack2x16float(weight[record+1u]));
+}
+//#endif
+workgroupBarrier();
+//#unroll DEEP
+for (var h = 0u; h < rolled(2u); h++) {
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+sums[r]=vec4<i32>(0);
+}
+//#unroll DEEP
+for (var s = 0u; s < rolled(8u); s++) {
+let w=tile[(h*8u+s)*16u+tx];
+//#unroll
+for (var q = 0u; q < RM; q++) {
+let v=rows[(h*8u+s)*QUADS+ty*RM+q];
+sums[q*4u]+=dots(v.x,w);
+sums[q*4u+1u]+=dots(v.y,w);
+sums[q*4u+2u]+=dots(v.z,w);
+sums[q*4u+3u]+=dots(v.w,w);
+}
+}
+//#unroll
+for (var q = 0u; q < RM; q++) {
+let at=h*QUADS+ty*RM+q;
+let scale=row_scales[at];
+//#unroll
+for (var j = 0u; j < 4u; j++) {
+//#if FORMAT == int8
+acc[q*4u+j]=fma(vec4<f32>(sums[q*4u+j]),vec4<f32>(scale[j]),acc[q*4u+j]);
+//#elif FORMAT == int4
+let exact=vec4<f32>(sums[q*4u+j]+vec4<i32>(corrections[at][j]));
+acc[q*4u+j]=fma(exact,scale[j]*scales[h*16u+tx],acc[q*4u+j]);
+//#else
+acc[q*4u+j]=fma(vec4<f32>(sums[q*4u+j]),scale[j]*scales[h*16u+tx],acc[q*4u+j]);
+//#endif
+}
+}
+}
+}
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+total[r]+=acc[r];
+}
+}
+//#unroll DEEP
+for (var c = 0u; c < rolled(4u); c++) {
+let o=(block0+tx)*4u+c;
+if (o<p.o){
+//#if HAS_BIAS
+let shift=load_bias(p.bias_offset+o*p.bias_stride);
+//#else
+let shift=0.0;
+//#endif
+//#if FORMAT == int8
+let scale=bitcast<f32>(weight[p.blocks*p.groups*RECORD+o]);
+//#endif
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+let row=row0+ty*ROWS+r;
+if (row<p.m){
+//#if FORMAT == int8
+out[p.out_offset+row*p.out_row+o]=fma(total[r][c],scale,shift);
+//#else
+out[p.out_offset+row*p.out_row+o]=total[r][c]+shift;
+//#endif
+}
+}
+}
+}
+}
+`,
+  linear_quantized_few: `
+//#flags FORMAT=int8 HAS_BIAS=true PACKED_DOT=false
+const ROWS: u32 = 4u; //#constant
+const RECORD: u32 = 34u; //#constant
+const VALUES: u32 = 2u; //#constant
+struct Params{
+m:u32,
+groups:u32,
+o:u32,
+blocks:u32,
+pitch:u32,
+bias_offset:u32,
+bias_stride:u32,
+out_offset:u32,
+out_row:u32,
+}
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage,read>x:array<vec4<u32>>;
+@group(0) @binding(2) var<storage,read>weight:array<u32>;
+//#if HAS_BIAS
+@group(0) @binding(3) var<storage, read> bias: array<f32>; //#storage BIAS
+//#endif
+@group(0) @binding(4) var<storage,read_write>out:array<f32>;
+var<workgroup>part:array<f32,ROWS*64u>;
+//#if HAS_BIAS
+fn load_bias(i: u32) -> f32 {} //#load bias BIAS
+//#endif
+fn dot4(a:u32,b:u32) ->i32{
+//#if PACKED_DOT
+return dot4I8Packed(a,b);
+//#else
+let left=vec4<u32>(24u,16u,8u,0u);
+let right=vec4<u32>(24u);
+return dot(bitcast<vec4<i32>>(vec4<u32>(a)<<left)>>right,bitcast<vec4<i32>>(vec4<u32>(b)<<left)>>right);
+//#endif
+}
+fn rolled(n:u32) ->u32{return min(n,n*p.m);}
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let c=t%4u;
+let segment=t/4u;
+let block=wg.y*p.pitch+wg.x;
+if (block>=p.blocks){return;}
+var acc: array<f32, ROWS>; //#scalars
+var w: array<u32, 8>; //#scalars
+var total=0.0;
+for (var first = 0u; first < p.groups; first += 64u) {
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+acc[r]=0.0;
+}
+//#unroll DEEP
+for (var k = 0u; k < rolled(4u); k++) {
+let g=first+segment*4u+k;
+if (g<p.groups){
+let record=(block*p.groups+g)*RECORD;
+let values=record+VALUES+c;
+//#if FORMAT == int4
+//#unroll
+for (var s = 0u; s < 4u; s++) {
+  w[s*2u]=weight[values+s*4u];
+  w[s*2u+1u]=(w[s*2u]>>4u)&0x0f0f0f0fu;
+  w[s*2u]&=0x0f0f0f0fu;
+}
+//#else
+//#unroll
+for (var s = 0u; s < 8u; s++) {
+w[s]=weight[values+s*4u];
+}
+//#endif
+//#if FORMAT != int8
+let scale=unpack2x16float(weight[record+c/2u]>>(c%2u*16u)).x;
+//#endif
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+let at=(min(r,p.m - 1u)*p.groups+g)*3u;
+let a=x[at];
+let b=x[at+1u];
+let rest=x[at+2u];
+var sum=dot4(a.x,w[0])+dot4(a.y,w[1])+dot4(a.z,w[2])+dot4(a.w,w[3]);
+sum+=dot4(b.x,w[4])+dot4(b.y,w[5])+dot4(b.z,w[6])+dot4(b.w,w[7]);
+//#if FORMAT == int4
+sum+=bitcast<i32>(rest.y);
+//#endif
+//#if FORMAT == int8
+acc[r]=fma(f32(sum),bitcast<f32>(rest.x),acc[r]);
+//#else
+acc[r]=fma(f32(sum),bitcast<f32>(rest.x)*scale,acc[r]);
+//#endif
+}
+}
+}
+//#unroll
+for (var r = 0u; r < ROWS; r++) {
+part[r*64u+t]=acc[r];
+}
+workgroupBarrier();
+let at=min(t/4u,ROWS - 1u)*64u+c;
+//#unroll DEEP
+for (var s = 0u; s < rolled(16u); s++) {
+total+=part[at+s*4u];
+}
+workgroupBarrier();
+}
+let row=t/4u;
+let o=block*4u+c;
+if (row>=p.m||o>=p.o){return;}
+//#if HAS_BIAS
+let shift=load_bias(p.bias_offset+o*p.bias_stride);
+//#else
+let shift=0.0;
+//#endif
+//#if FORMAT == int8
+out[p.out_offset+row*p.out_row+o]=fma(total,bitcast<f32>(weight[p.blocks*p.groups*RECORD+o]),shift);
+//#else
+out[p.out_offset+row*p.out_row+o]=total+shift;
+//#endif
+}
+`,
   matmul: `
 //#flags HAS_BIAS=true ALONG_P=true VECTOR_A=false VECTOR_B=false
 const TY: u32 = 16u; //#constant
@@ -1451,6 +1750,88 @@ mask:u32,
 @compute @workgroup_size(1)
 fn main(){
 out[p.word]=(out[p.word]&~p.mask)|(p.bits&p.mask);
+}
+`,
+  quantize_rows: `
+const THREADS: u32 = 64u;
+struct Params{
+items:u32,
+pitch:u32,
+groups:u32,
+i:u32,
+x_offset:u32,
+x_row:u32,
+x_col:u32,
+limit:f32,
+}
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage,read>x:array<f32>;
+@group(0) @binding(2) var<storage,read_write>out:array<u32>;
+var<workgroup>peak:array<u32,64>;
+var<workgroup>sums:array<i32,64>;
+fn divided(a:f32,b:f32) ->f32{
+let x=bitcast<u32>(a);
+let y=bitcast<u32>(b);
+let m=(x&0x7fffffu)|0x800000u;
+let n=(y&0x7fffffu)|0x800000u;
+let shift=select(23u,24u,m<n);
+var q=u32(f32(m)/f32(n)*f32(1u<<shift));
+var rest=bitcast<i32>((m<<shift) - q*n);
+let step=i32(n);
+for (var i = 0u; i < 4u; i++) {
+let by=select(select(0,1,rest>=step),-1,rest<0);
+q+=bitcast<u32>(by);
+rest -=by*step;
+}
+q+=select(0u,1u,2*rest>step||(2*rest==step&&(q&1u)==1u));
+let exponent=i32(x>>23u) - i32(y>>23u)+150 - i32(shift);
+if (exponent<=0){return 0.0;}
+return bitcast<f32>((u32(exponent)<<23u)+(q - 0x800000u));
+}
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let lane=t%8u;
+let item=wg.y*p.pitch+wg.x*8u+t/8u;
+let row=item/p.groups;
+let col=item%p.groups*32u+lane*4u;
+let base=p.x_offset+row*p.x_row+col*p.x_col;
+var v=vec4<f32>(0.0);
+if (item<p.items&&col<p.i){
+let n=p.i - col;
+v=vec4<f32>(
+x[base],
+select(0.0,x[base+p.x_col],n>1u),
+select(0.0,x[base+2u*p.x_col],n>2u),
+select(0.0,x[base+3u*p.x_col],n>3u));
+}
+let magnitude=bitcast<vec4<u32>>(v)&vec4<u32>(0x7fffffffu);
+peak[t]=max(max(magnitude.x,magnitude.y),max(magnitude.z,magnitude.w));
+workgroupBarrier();
+var most=0u;
+//#unroll
+for (var s = 0u; s < 8u; s++) {
+most=max(most,peak[t - lane+s]);
+}
+let finite=most<0x7f800000u;
+let some=finite&&bitcast<f32>(most)>1e-36;
+var q=vec4<i32>(0);
+if (some){q=vec4<i32>(round(v*divided(p.limit,bitcast<f32>(most))));}
+sums[t]=q.x+q.y+q.z+q.w;
+workgroupBarrier();
+if (item>=p.items){return;}
+let bytes=bitcast<vec4<u32>>(q)&vec4<u32>(255u);
+out[item*12u+lane]=bytes.x|(bytes.y<<8u)|(bytes.z<<16u)|(bytes.w<<24u);
+if (lane==0u){
+var scale=select(most,0u,finite);
+if (some){scale=bitcast<u32>(divided(bitcast<f32>(most),p.limit));}
+out[item*12u+8u]=scale;
+var sum=0;
+//#unroll
+for (var s = 0u; s < 8u; s++) {
+sum+=sums[t+s];
+}
+out[item*12u+9u]=bitcast<u32>(-8*sum);
+}
 }
 `,
   reduce: `
