@@ -59,6 +59,15 @@ const least = (column: string, ...names: readonly string[]) => (rows: Rows) => {
   return values.length === 0 ? null : Math.min(...values);
 };
 
+/** The peak of our model of the shape of Llama-3.2-1B in bfloat16, in parts of what it has to hold. */
+const peakOf1B = (rows: Rows): number | null => {
+  const row = rows.find((r) =>
+    String(r["model"]).endsWith("1 B") && r["implementation"] === "attune" && r["weights"] === "bfloat16"
+  );
+  const value = row?.["peak / (weights + cache)"];
+  return typeof value === "number" ? value : null;
+};
+
 /** The first value there is in a column. */
 const only = (column: string) => (rows: Rows) =>
   rows.map((r) => r[column]).find((x) => typeof x === "number") ?? null;
@@ -252,7 +261,7 @@ const GOALS: readonly Goal[] = [
   { name: "start: first token × wllama", measured: startBeside("wllama"), must: 2, aim: 4 },
   {
     name: "1 B in bfloat16: peak memory / (weights + cache)",
-    measured: only("peak / (weights + cache)"),
+    measured: peakOf1B,
     must: 1.1,
     aim: 1.02,
     ceiling: true,

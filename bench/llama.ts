@@ -4,18 +4,19 @@
  *
  * @module
  */
-import { AutoModelForCausalLM, InvalidArgument, type PreTrainedModel, Tensor } from "../mod.ts";
+import { InvalidArgument } from "../mod.ts";
 import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
 import { type LlamaConfig, openCheckpoint, writeRandomCheckpoint } from "./checkpoint.ts";
 import { DEMO } from "./generate.ts";
 import type { GgmlType } from "../tests/support/gguf.ts";
+import { loadOwn, type OwnOptions } from "./own_llama.ts";
 import type { Generated } from "./peers/llama_child.ts";
 import { writeLlamaGguf } from "./peers/llama_gguf.ts";
 import type { BenchContext, Row, Section } from "./report.ts";
 import { median } from "./timing.ts";
 
 /** The sizes of SmolLM2-135M. */
-const SMALL: LlamaConfig = {
+export const SMALL: LlamaConfig = {
   hidden_size: 576,
   intermediate_size: 1536,
   num_attention_heads: 9,
@@ -30,15 +31,13 @@ const SMALL: LlamaConfig = {
 };
 
 /** A way we hold weights, and the one of llama.cpp that stands beside it. */
-interface Format {
+export interface Format {
   readonly name: string;
-  readonly options: {
-    readonly dtype?: "float32" | "bfloat16";
-    readonly quantization?: "int8" | "int4";
-  };
+  readonly options: OwnOptions;
   readonly gguf: GgmlType;
 }
-const FORMATS: readonly Format[] = [
+/** All of them, the first of which the others are compared with. */
+export const FORMATS: readonly Format[] = [
   { name: "float32", options: { dtype: "float32" }, gguf: "F32" },
   { name: "bfloat16", options: { dtype: "bfloat16" }, gguf: "F16" },
   { name: "int8", options: { quantization: "int8" }, gguf: "Q8_0" },
@@ -58,48 +57,23 @@ interface Generator extends AsyncDisposable {
   generate(prompt: readonly number[], count: number, top?: number): Promise<Generated>;
 }
 
-/** The best candidates after a prompt. */
-async function topOf(model: PreTrainedModel, input_ids: Tensor, n: number): Promise<Generated["top"]> {
-  const { logits } = await model.forward({ input_ids, use_cache: false, logits_to_keep: 1 });
-  using last = logits!;
-  const values = await last.data() as Float32Array;
-  const most = values.reduce((a, b) => Math.max(a, b), -Infinity);
-  const norm = most + Math.log(values.reduce((sum, x) => sum + Math.exp(x - most), 0));
-  return Array.from(values, (x, id) => [id, x - norm] as const).sort((a, b) => b[1] - a[1]).slice(0, n);
-}
-
 /** Our model in a format; null where this version has not the format. */
 async function ours(folder: URL, { name, options, gguf }: Format): Promise<Generator | null> {
-  const start = performance.now();
-  let model: PreTrainedModel;
   try {
-    model = await AutoModelForCausalLM.from_pretrained(folder.href, options);
+    const own = await loadOwn(folder.href, options);
+    return {
+      name: "attune",
+      format: name,
+      gguf,
+      kind: "ours",
+      load_ms: own.load_ms,
+      generate: (prompt, count, top = 0) => own.generate({ prompt, count, top }),
+      [Symbol.asyncDispose]: () => own[Symbol.asyncDispose](),
+    };
   } catch (error) {
     if (options.quantization !== undefined && error instanceof InvalidArgument) return null;
     throw error;
   }
-  return {
-    name: "attune",
-    format: name,
-    gguf,
-    kind: "ours",
-    load_ms: performance.now() - start,
-    async generate(prompt, count, top = 0) {
-      using input_ids = Tensor.from([...prompt], { dtype: "int32", shape: [1, prompt.length] });
-      const best = top === 0 ? [] : await topOf(model, input_ids, top);
-      const times: number[] = [];
-      const streamer = { put: () => void times.push(performance.now()), end: () => {} };
-      const start = performance.now();
-      using out = await model.generate({ input_ids, max_new_tokens: count, eos_token_id: null, streamer });
-      return {
-        tokens: Array.from(await out.data(), Number).slice(prompt.length),
-        top: best,
-        prefill_ms: times[0]! - start,
-        decode_ms: (times.at(-1)! - times[0]!) / Math.max(1, count - 1),
-      };
-    },
-    [Symbol.asyncDispose]: () => model.dispose(),
-  };
 }
 
 /** What a model is asked to do. */

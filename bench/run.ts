@@ -50,7 +50,12 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   quality: { run: benchQuality },
   start: { run: benchStart },
   webgpu: { run: benchWebgpu },
-  large: { run: benchLarge, byName: true },
+  "135m": { run: benchLarge("135M"), byName: true },
+  "1b": { run: benchLarge("1B"), byName: true },
+  // One format of it, which takes a minute or two beside a good quarter of an hour.
+  "1b-bfloat16": { run: benchLarge("1B", "bfloat16"), byName: true },
+  "1b-int8": { run: benchLarge("1B", "int8"), byName: true },
+  "1b-int4": { run: benchLarge("1B", "int4"), byName: true },
 };
 
 /** What a run without names runs. */
@@ -226,7 +231,11 @@ const program = new Command("bench")
   .description(
     "Compares every output first, then times it beside the machine's own peak and its peers.",
   )
-  .addArgument(new Argument("[benches...]", "which; default: all but large").choices(Object.keys(BENCHES)))
+  .addArgument(
+    new Argument("[benches...]", "which; default: all but those of 135m and 1b").choices(
+      Object.keys(BENCHES),
+    ),
+  )
   .option("--quick", "fewer shapes and rounds")
   .option("--check", "compare only, time nothing")
   .option("--no-peers", "run without the peers, which are required otherwise")

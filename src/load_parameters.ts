@@ -8,7 +8,7 @@ import type { Device } from "./devices/device.ts";
 import { packedWords, type QuantizedMatrix } from "./devices/quantized.ts";
 import { OutOfMemory } from "./errors.ts";
 import type { LoadProgress } from "./hub/progress.ts";
-import type { LoadableTensor, StoredTensor, Weights } from "./hub/safetensors.ts";
+import type { ChunkSink, LoadableTensor, StoredTensor, Weights } from "./hub/safetensors.ts";
 import type { Weight } from "./layers/parameter.ts";
 import { emptyPacked, fillPacked, workbenchOf } from "./quantize/steps.ts";
 import { fileTensors, scaleName, storedMatrix } from "./quantize/stored.ts";
@@ -146,20 +146,29 @@ export async function loadParameters(
   const parameters = new Map<string, Required<Omit<Weight, "quantized">> & Weight>();
   const total = plan.reduce((n, { values, scales }) => n + values.bytes + (scales?.bytes ?? 0), 0);
   let loaded = 0;
-  /** Streams tensors of the file, by name, to where they belong on a device. */
-  const fill = async (targets: ReadonlyMap<string, Tensor>, device: Device) => {
-    const sink = async (chunk: Uint8Array, byteOffset: number, t: LoadableTensor) => {
+  /** Streams tensors of the file, by name; `take` hands each chunk to `to`. */
+  const read = async (
+    names: readonly string[],
+    to: Device,
+    take: (...args: Parameters<ChunkSink>) => void,
+  ) => {
+    const sink: ChunkSink = async (chunk, byteOffset, t) => {
       signal?.throwIfAborted();
-      const target = targets.get(t.name)!;
-      const at = byteOffset / HOST_BYTES[t.dtype] * device.elementBytes(target.dtype);
-      device.write(target.storage.on(device), at, encode(chunk, t.dtype, target.dtype, device));
+      take(chunk, byteOffset, t);
       // Keeps what waits in a recording device to one chunk.
-      await device.flush(signal);
+      await to.flush(signal);
       loaded += chunk.length;
       progress?.({ status: "progress", file, loaded, total });
     };
-    await weights.stream([...targets.keys()], sink, signal === undefined ? {} : { signal });
+    await weights.stream(names, sink, signal === undefined ? {} : { signal });
   };
+  /** The same, to where they belong on a device. */
+  const fill = (targets: ReadonlyMap<string, Tensor>, to: Device) =>
+    read([...targets.keys()], to, (chunk, byteOffset, t) => {
+      const target = targets.get(t.name)!;
+      const at = byteOffset / HOST_BYTES[t.dtype] * to.elementBytes(target.dtype);
+      to.write(target.storage.on(to), at, encode(chunk, t.dtype, target.dtype, to));
+    });
   try {
     for (const { name, shape, dtype, inFile, quantized } of plan) {
       const tensor = quantized === null ? Tensor.empty(device, dtype, shape) : emptyPacked(device, quantized);
@@ -170,14 +179,25 @@ export async function loadParameters(
     const rest = plan.filter(({ quantized, stored }) => quantized !== null || stored !== null);
     for (const { name, values, scales, quantized, stored } of rest) {
       const { tensor } = parameters.get(name)!;
+      if (quantized === null) {
+        const by = new Uint8Array(scales!.bytes);
+        await read([scales!.name], device, (chunk, at) => by.set(chunk, at));
+        const scale = present(scales!.dtype, hostView(scales!.dtype, by.buffer)) as ArrayLike<number>;
+        await read([name], device, (chunk, at) => {
+          const first = at * (stored!.format === "int4" ? 2 : 1);
+          const floats = convertTo(tensor.dtype, widened(stored!, chunk, first, scale));
+          const to = first * device.elementBytes(tensor.dtype);
+          device.write(tensor.storage.on(device), to, device.encode(tensor.dtype, floats));
+        });
+        continue;
+      }
       const bench = workbenchOf(device);
       using from = Tensor.empty(bench, values.dtype, values.shape);
       using by = scales === null ? null : Tensor.empty(bench, scales.dtype, scales.shape);
       const staged = new Map([[name, from]]);
       if (scales !== null) staged.set(scales.name, by!);
       await fill(staged, bench);
-      if (quantized !== null) await fillPacked(device, tensor, quantized, from, by);
-      else await widened(tensor, stored!, from, by!, device);
+      await fillPacked(device, tensor, quantized, from, by);
     }
     progress?.({ status: "done", file, loaded: total, total });
     return parameters;

@@ -1,8 +1,9 @@
 /**
  * llama.cpp behind a line of JSON in and a line of JSON out, for llama_cpp.ts: as WebAssembly (wllama) or as machine
- * code (node-llama-cpp).
+ * code (node-llama-cpp); or this library, in a process like theirs.
  *
  *     deno run -A bench/peers/llama_child.ts wllama THREADS
+ *     deno run -A bench/peers/llama_child.ts attune THREADS
  *     deno run -A --no-config --node-modules-dir=manual bench/peers/llama_child.ts node-llama-cpp THREADS FOLDER
  *
  * wllama is written for browsers: what it looks for there and does not need here is stood in for, which is why it has a
@@ -12,6 +13,7 @@
  */
 import process from "node:process";
 import { createInterface } from "node:readline";
+import type { OwnOptions } from "../own_llama.ts";
 
 /** Generates greedily after a prompt. */
 export interface Request {
@@ -31,8 +33,16 @@ export interface Generated {
   readonly decode_ms: number;
 }
 
+/** Memory of a process and, of ours, of the model's engine: the most there was, in bytes; null where it cannot be had. */
+export interface Memory {
+  readonly process: number | null;
+  readonly engine: { readonly bytes: number; readonly peak: number } | null;
+}
+
 interface Model {
   readonly description: string;
+  /** Of our engine. */
+  readonly memory?: () => { bytes: number; peak: number };
   /** Bytes of its WASM module. */
   readonly module_bytes?: number;
   generate(request: Request): Promise<Generated>;
@@ -163,14 +173,42 @@ async function loadNative(path: string, threads: number, folder: string): Promis
   };
 }
 
+/** Our own model, in a process like those of the others. */
+async function loadAttune(name: string, options: OwnOptions, threads: number): Promise<Model> {
+  const { configure } = await import("../../mod.ts");
+  await configure({ threads });
+  const { loadOwn } = await import("../own_llama.ts");
+  const own = await loadOwn(name, options);
+  return { description: "attune", memory: () => own.memory, generate: (request) => own.generate(request) };
+}
+
+/** The most memory this process ever had. */
+function peakOfProcess(): number | null {
+  try {
+    const [, kB] = /^VmHWM:\s*(\d+) kB$/m.exec(Deno.readTextFileSync("/proc/self/status")) ?? [];
+    return kB === undefined ? null : Number(kB) * 1024;
+  } catch {
+    return null; // not Linux
+  }
+}
+
+/** What a child is asked. */
+type Ask = { readonly load: string; readonly options?: OwnOptions } | { readonly memory: true } | Request;
+
 async function serve([library, threads = "1", folder = ""]: readonly string[]): Promise<void> {
   let model: Model | null = null;
-  const answer = async (request: { load: string } | Request): Promise<object> => {
-    if (!("load" in request)) return await model!.generate(request);
+  const loaders: Readonly<Record<string, (path: string, options: OwnOptions) => Promise<Model>>> = {
+    "attune": (path, options) => loadAttune(path, options, Number(threads)),
+    "wllama": (path) => loadWllama(path, Number(threads)),
+    "node-llama-cpp": (path) => loadNative(path, Number(threads), folder),
+  };
+  const answer = async (ask: Ask): Promise<object> => {
+    if ("memory" in ask) {
+      return { process: peakOfProcess(), engine: model?.memory?.() ?? null } satisfies Memory;
+    }
+    if (!("load" in ask)) return await model!.generate(ask);
     const start = performance.now();
-    model = library === "wllama"
-      ? await loadWllama(request.load, Number(threads))
-      : await loadNative(request.load, Number(threads), folder);
+    model = await loaders[library!]!(ask.load, ask.options ?? {});
     return { description: model.description, load_ms: performance.now() - start };
   };
   for await (const line of createInterface({ input: process.stdin })) {

@@ -5,7 +5,8 @@
  */
 import { fileURLToPath } from "node:url";
 import { Child } from "./child.ts";
-import type { Generated, Request } from "./llama_child.ts";
+import type { OwnOptions } from "../own_llama.ts";
+import type { Generated, Memory, Request } from "./llama_child.ts";
 import { nativeFolder } from "./native_folder.ts";
 
 const SCRIPT = new URL("llama_child.ts", import.meta.url).href;
@@ -15,6 +16,8 @@ export interface LlamaSession {
   readonly description: string;
   readonly load_ms: number;
   generate(request: Request): Promise<Generated>;
+  /** The most memory there was so far. */
+  memory(): Promise<Memory>;
   close(): void;
 }
 
@@ -26,12 +29,13 @@ export interface LlamaPeer {
   load(path: string): Promise<LlamaSession>;
 }
 
-async function load(child: Child, path: string): Promise<LlamaSession> {
+async function load(child: Child, path: string, options: OwnOptions = {}): Promise<LlamaSession> {
   try {
-    const found = await child.ask<{ description: string; load_ms: number }>({ load: path });
+    const found = await child.ask<{ description: string; load_ms: number }>({ load: path, options });
     return {
       ...found,
       generate: (request) => child.ask<Generated>(request),
+      memory: () => child.ask<Memory>({ memory: true }),
       close: () => child.close(),
     };
   } catch (error) {
@@ -40,23 +44,18 @@ async function load(child: Child, path: string): Promise<LlamaSession> {
   }
 }
 
+const inDeno = (library: string, threads: number) =>
+  new Child(library, Deno.execPath(), ["run", "-A", "--quiet", "--no-lock", SCRIPT, library, `${threads}`]);
+
+/** Our own model on so many threads, in a process of its own. */
+export const own = (path: string, options: OwnOptions, threads: number): Promise<LlamaSession> =>
+  load(inDeno("attune", threads), path, options);
+
 /** wllama on so many threads. */
 export const wllama = (threads: number): LlamaPeer => ({
   name: "wllama",
   native: false,
-  load: (path) =>
-    load(
-      new Child("wllama", Deno.execPath(), [
-        "run",
-        "-A",
-        "--quiet",
-        "--no-lock",
-        SCRIPT,
-        "wllama",
-        `${threads}`,
-      ]),
-      path,
-    ),
+  load: (path) => load(inDeno("wllama", threads), path),
 });
 
 /** node-llama-cpp on so many threads. @throws {Error} when it cannot be installed */

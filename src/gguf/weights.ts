@@ -21,6 +21,9 @@ import { type Gguf, type GgufTensor, label } from "./header.ts";
 /** Bytes read at a time, unless asked otherwise. */
 const CHUNK_BYTES = 4 * 2 ** 20;
 
+/** Most bytes of a head's rows, which are in memory together; the largest published models have 16 MiB. */
+const MAX_HEAD_BYTES = 2 ** 26;
+
 /** What a tensor of the file is in the model. */
 export interface Placed {
   readonly name: string;
@@ -33,6 +36,10 @@ interface Source {
   readonly stored: GgufTensor;
   readonly form: BlockForm;
   readonly head_dim: number | null;
+  /** Blocks of a row. */
+  readonly columns: number;
+  /** Bytes that are read together: a block, or a head. */
+  readonly unit: number;
   readonly values: LoadableTensor;
   readonly scales: LoadableTensor | null;
 }
@@ -75,7 +82,7 @@ export class GgufWeights implements Weights {
     return loadable(this.tensors, name, this.#source.name);
   }
 
-  /** See {@linkcode Weights.stream}. Values and scales of a tensor come in turn; rows that change places one by one. */
+  /** See {@linkcode Weights.stream}. Values and scales of a tensor come in turn. */
   async stream(
     names: string | readonly string[] | null,
     sink: ChunkSink,
@@ -90,11 +97,11 @@ export class GgufWeights implements Weights {
     const wanted = new Set(typeof names === "string" ? [names] : names ?? this.tensors.keys());
     const sources = new Set([...wanted].map((name) => this.#from.get(this.tensor(name).name)!));
     const list = [...sources].sort((a, b) => a.stored.offset - b.stored.offset);
-    const most = Math.max(chunk_bytes, ...list.map(({ stored }) => stored.type.bytes));
+    const most = Math.max(chunk_bytes, ...list.map(({ unit }) => unit));
     const buffer = new Uint8Array(Math.min(most, Math.max(0, ...list.map(({ stored }) => stored.bytes))));
     for (const one of list) {
       const { type, offset, bytes } = one.stored;
-      const step = Math.floor(buffer.length / type.bytes) * type.bytes;
+      const step = Math.floor(buffer.length / one.unit) * one.unit;
       for (let at = 0; at < bytes; at += step) {
         const chunk = buffer.subarray(0, Math.min(step, bytes - at));
         await this.#source.read(offset + at, chunk, read);
@@ -102,15 +109,9 @@ export class GgufWeights implements Weights {
         const parts = [[one.values, values, one.form.bytes], [one.scales, scales, SCALE_BYTES]] as const;
         for (const [tensor, part, blockBytes] of parts) {
           if (tensor === null || !wanted.has(tensor.name)) continue;
-          for (const { from, to, length } of runs(one, at / type.bytes, chunk.length / type.bytes)) {
-            read.signal?.throwIfAborted();
-            const done = sink(
-              part.subarray(from * blockBytes, (from + length) * blockBytes),
-              to * blockBytes,
-              tensor,
-            );
-            if (done !== undefined) await done;
-          }
+          read.signal?.throwIfAborted();
+          const done = sink(inOrder(part, one, blockBytes), at / type.bytes * blockBytes, tensor);
+          if (done !== undefined) await done;
         }
       }
     }
@@ -126,30 +127,20 @@ export class GgufWeights implements Weights {
   }
 }
 
-/** Runs of blocks that stay together: from which block of a chunk, to which of the tensor, how many. */
-function* runs(
-  { stored: { type, shape }, head_dim }: Source,
-  first: number,
-  count: number,
-): Generator<{ from: number; to: number; length: number }> {
-  if (head_dim === null) {
-    yield { from: 0, to: first, length: count };
-    return;
+/**
+ * Whole heads of rows in the order of Transformers, other tensors as they are: llama.cpp rotates neighbours where
+ * Transformers rotates halves, so row 2i + s of a head is row i + s·D/2 there.
+ */
+function inOrder(part: Uint8Array, { head_dim, columns }: Source, blockBytes: number): Uint8Array {
+  if (head_dim === null) return part;
+  const row = columns * blockBytes;
+  const out = new Uint8Array(part.length);
+  for (let from = 0, r = 0; from < part.length; from += row, r++) {
+    const inside = r % head_dim;
+    const to = r - inside + (inside >> 1) + inside % 2 * (head_dim / 2);
+    out.set(part.subarray(from, from + row), to * row);
   }
-  const columns = (shape.length === 1 ? 1 : shape.at(-1)!) / type.block;
-  for (let from = 0; from < count;) {
-    const block = first + from;
-    const row = Math.floor(block / columns), column = block % columns;
-    const length = Math.min(columns - column, count - from);
-    yield { from, to: rowInModel(row, head_dim) * columns + column, length };
-    from += length;
-  }
-}
-
-/** llama.cpp rotates neighbours where Transformers rotates halves: row 2i + s of a head is row i + s·D/2 there. */
-function rowInModel(row: number, head_dim: number): number {
-  const inside = row % head_dim;
-  return row - inside + (inside >> 1) + inside % 2 * (head_dim / 2);
+  return out;
 }
 
 /** @throws {ModelFileError} for a type that cannot be read, or a shape that does not go with it */
@@ -164,16 +155,20 @@ function sourceOf(stored: GgufTensor, { name, head_dim }: Placed, file: string):
     throw refuse(`expected whole heads of ${head_dim} rows, it has ${rows}`);
   }
   const blocks = bytes / type.bytes;
+  const columns = blocks / rows;
+  const unit = head_dim === null ? type.bytes : head_dim * columns * type.bytes;
+  if (unit > MAX_HEAD_BYTES) {
+    throw refuse(`expected heads of at most ${MAX_HEAD_BYTES} bytes, they have ${unit}`);
+  }
+  const source = { stored, form, head_dim, columns, unit };
   const common = { name, stored: type.name, offset, bytes: blocks * form.bytes };
   if (form.format === null) {
-    return { stored, form, head_dim, values: { ...common, dtype: form.dtype, shape }, scales: null };
+    return { ...source, values: { ...common, dtype: form.dtype, shape }, scales: null };
   }
   if (shape.length !== 2) throw refuse(`expected a matrix of ${type.name}, its shape is [${shape}]`);
   const tensors = fileTensors({ format: form.format, shape: [rows, shape[1]!] });
   return {
-    stored,
-    form,
-    head_dim,
+    ...source,
     values: { ...common, ...tensors.values },
     scales: { ...common, ...tensors.scales, name: scaleName(name), bytes: blocks * SCALE_BYTES },
   };

@@ -364,6 +364,15 @@ for (const [what, metadata, change, ...words] of MODELS) {
   });
 }
 
+Deno.test("refused: heads that are larger than any", async () => {
+  const huge = fileOf(...head(1, 0), ...tensor("blk.0.attn_q.weight", [2 ** 20, 2 ** 10], 0, 0));
+  await assertRefused(async () => {
+    const source = sparse(huge, 2 ** 33);
+    const header = await readGguf(source);
+    new GgufWeights(source, header, (name) => ({ name, head_dim: 2 ** 10 }));
+  }, ["attn_q", "heads of at most 67108864 bytes, they have 4294967296"]);
+});
+
 liveTest("factors of llama3: the config says what made them", async () => {
   const heads = 4, head_dim = 8, factor = 32;
   const context = 8192, [low, high] = [1, 4];

@@ -1,8 +1,9 @@
 //! Weights → quantised weights, and between the form of files and that of memory (quantized_layout.rs).
 //!
-//! No relaxed operation is used here: a weight is quantised to the same bits by every build on every engine.
+//! A weight is quantised to the same bits by every build on every engine: nothing that is relaxed rounds here.
 use crate::dtype::{at, read_f32, size, to_half, Element, Half};
 use crate::quantized_layout::*;
+use crate::simd::*;
 
 #[repr(C)]
 pub struct Weights {
@@ -159,24 +160,33 @@ fn best_of_four_bits(x: &[f32]) -> (Group, f32) {
     if magnitude < 1e-10 {
         return ([0; GROUP], 0.0);
     }
-    let (mut best, mut result) = (-1.0f32, ([0; GROUP], 0.0));
+    let nearest = |v: V| sub(add(v, splat(12_582_912.0)), splat(12_582_912.0));
+    let step = |v: V, inverse: V| at_most(at_least(nearest(mul(v, inverse)), splat(-8.0)), splat(7.0));
+    let piece = |i: usize| unsafe { load(x.as_ptr().add(i)) };
+    let (mut best, mut found) = (-1.0f32, (0.0f32, 0.0f32));
     for k in -8..=8 {
         let inverse = -(8.0 + k as f32 * 0.1) / largest;
-        let mut q = [0i8; GROUP];
-        let (mut xq, mut qq) = (0.0f32, 0.0f32);
-        for (to, &v) in q.iter_mut().zip(x) {
-            let n = nearest(v * inverse).clamp(-8.0, 7.0);
-            xq += v * n;
-            qq += n * n;
-            *to = n as i8;
+        let (mut xq, mut qq) = (splat(0.0), splat(0.0));
+        for i in (0..GROUP).step_by(4) {
+            let (v, n) = (piece(i), step(piece(i), splat(inverse)));
+            xq = add(xq, mul(v, n));
+            qq = add(qq, mul(n, n));
         }
+        let (xq, qq) = (sum(xq), sum(qq));
         if qq > 0.0 && xq * xq / qq > best {
             best = xq * xq / qq;
-            result = (q, xq / qq);
+            found = (inverse, xq / qq);
         }
     }
-    let scale = held_half(result.1);
-    (result.0, scale)
+    let (inverse, scale) = found;
+    let (mut levels, mut q) = ([0.0f32; GROUP], [0i8; GROUP]);
+    for i in (0..GROUP).step_by(4) {
+        unsafe { store(levels.as_mut_ptr().add(i), step(piece(i), splat(inverse))) };
+    }
+    for (to, &n) in q.iter_mut().zip(&levels) {
+        *to = n as i8;
+    }
+    (q, held_half(scale))
 }
 
 /// From the form of files to that of memory; parts are blocks of four rows.
