@@ -28,7 +28,7 @@ const FLASH_PART_COST = 128e6;
 const FLASH_PART_ROWS = 128;
 
 /** Parts from which on a call is divided finely enough. */
-const ENOUGH_PARTS = 16;
+const ENOUGH_PARTS = 32;
 
 /** The version where none is asked for; what each gains is in bench/NOTES.md. */
 const BEST_VERSION: FlashVersion = 4;
