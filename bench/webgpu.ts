@@ -70,7 +70,8 @@ async function torchTimes(shapes: readonly Shape[]): Promise<{ device: string; m
   const script = new URL("peers/torch_sdpa.py", import.meta.url).pathname;
   const asked = shapes.map(({ B, H, Hkv, Q, K, D, causal }) => [B, H, Hkv, Q, K, D, Number(causal)]);
   try {
-    const { stdout } = await new Deno.Command("python3", { args: [script, JSON.stringify(asked)] }).output();
+    const python = Deno.env.get("PYTHON") ?? "python3";
+    const { stdout } = await new Deno.Command(python, { args: [script, JSON.stringify(asked)] }).output();
     const said = JSON.parse(new TextDecoder().decode(stdout)) as {
       missing?: string;
       device: string;
