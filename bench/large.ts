@@ -5,7 +5,8 @@
  *
  * @module
  */
-import { type LlamaConfig, openCheckpoint, writeRandomCheckpoint } from "./checkpoint.ts";
+import { GGML_TYPES } from "../tests/support/gguf.ts";
+import { type LlamaConfig, openCheckpoint, shapesOfLlama, writeRandomCheckpoint } from "./checkpoint.ts";
 import { type Format, FORMATS, SMALL } from "./llama.ts";
 import { type LlamaSession, own } from "./peers/llama_cpp.ts";
 import { type LastTokens, writeLlamaGguf } from "./peers/llama_gguf.ts";
@@ -66,6 +67,13 @@ function cacheBytes(
   return 2 * num_hidden_layers * num_key_value_heads * head_dim * tokens * 4;
 }
 
+/** Bytes of the matrices as a type. */
+function bytesOf(config: LlamaConfig, type: Format["gguf"]): number {
+  const { block, bytes } = GGML_TYPES[type];
+  const numbers = Object.values(shapesOfLlama(config)).map((shape) => shape.reduce((a, b) => a * b, 1));
+  return numbers.reduce((a, b) => a + b, 0) / block * bytes;
+}
+
 /** Files of one size; those that were written are kept for the next format. */
 class Files {
   constructor(readonly folder: string, readonly name: string, readonly config: LlamaConfig) {}
@@ -123,7 +131,7 @@ function contestants(files: Files, format: Format, context: BenchContext, notes:
   if (quantised) list.push({ name: "attune, the GGUF file", weights: gguf, kind: "ours", load: ours });
   for (const { name, native, load } of context.peers.llama) {
     const path = () => files.gguf(gguf, native ? "bytes" : "texts");
-    if (!native && !quantised && Deno.statSync(path()).size > WLLAMA_BYTES) {
+    if (!native && bytesOf(files.config, gguf) > WLLAMA_BYTES) {
       notes.add(`wllama takes no file of ${gguf} of this size: at most 2 GB.`);
       continue;
     }
