@@ -13,7 +13,7 @@ import type { KvDType } from "../cache/kv_dtype.ts";
 import type { DeviceName } from "../devices/device.ts";
 import type { PretrainedConfig } from "../config.ts";
 import type { AttentionMask, MaskArgs } from "../masks/types.ts";
-import { CREATE_MASKS } from "../models/call.ts";
+import { CREATE_MASKS, FOLLOW_UP } from "../models/call.ts";
 import { disposeOutput, type ForwardOutput } from "../models/inputs.ts";
 import { untilAborted } from "../models/turns.ts";
 import { warnOnce } from "../notice.ts";
@@ -141,9 +141,12 @@ export class Decoding implements Disposable {
    * Computes the tokens the cache does not hold, and `ahead` of them for every row those a strategy guesses. The logits
    * are those of the last `keep` positions, (R, keep, V); what is returned is the caller's.
    */
-  async forward({ ahead, keep = 1 }: { ahead?: readonly (readonly number[])[]; keep?: number } = {}): Promise<
-    ForwardOutput & { logits: Tensor }
-  > {
+  async forward({ ahead, keep = 1, then }: {
+    readonly ahead?: readonly (readonly number[])[];
+    readonly keep?: number;
+    /** Records work on the output, which is submitted with the forward. */
+    readonly then?: ((output: ForwardOutput) => void) | undefined;
+  } = {}): Promise<ForwardOutput & { logits: Tensor }> {
     const { model, cache, mask, signal, kwargs } = this.#request;
     const rows = ahead === undefined ? this.rows : this.rows.map((row, i) => [...row, ...ahead[i]!]);
     const from = cache.get_seq_length(), total = rows[0]!.length;
@@ -172,6 +175,7 @@ export class Decoding implements Disposable {
       ...(cache.is_compileable
         ? { [CREATE_MASKS]: (args: MaskArgs) => model.create_masks_for_generate(args) }
         : {}),
+      [FOLLOW_UP]: then,
     });
     this.#promptKwargs = {};
     return output as ForwardOutput & { logits: Tensor };
@@ -179,14 +183,22 @@ export class Decoding implements Disposable {
 
   /**
    * Logits (R, V) of the next token of every row, which are the caller's. The first step computes each prompt once;
-   * from then on there are `rows_per_prompt` rows of it.
+   * from then on there are `rows_per_prompt` rows of it. `then` records work on the same logits, which is submitted with
+   * the step; it is not called where one row has become several.
    */
-  async step(): Promise<Tensor> {
-    const output = await this.forward();
+  async step(then?: (logits: Tensor) => void): Promise<Tensor> {
+    const flatten = (logits: Tensor) => tidy(() => reshape(logits, [logits.shape[0]!, logits.shape[2]!]));
+    const follow = then !== undefined && this.rows.length === this.#rowsInAll;
+    const output = await this.forward({
+      then: !follow ? undefined : ({ logits }) => {
+        using flat = flatten(logits!);
+        then(flat);
+      },
+    });
     try {
       const expanded = this.#expand(output);
       const { logits } = expanded;
-      const flat = tidy(() => reshape(logits!, [logits!.shape[0]!, logits!.shape[2]!]));
+      const flat = flatten(logits!);
       logits![Symbol.dispose]();
       this.recorder.add(flat, expanded);
       return flat;
@@ -196,10 +208,15 @@ export class Decoding implements Disposable {
     }
   }
 
+  /** Rows once every prompt has all of its own. */
+  get #rowsInAll(): number {
+    return this.prompts * this.rows_per_prompt;
+  }
+
   /** Makes the rows of every prompt out of one, also in an output, which is disposed then. */
   #expand(output: ForwardOutput): ForwardOutput {
     const n = this.rows_per_prompt;
-    if (this.rows.length === this.prompts * n) return output;
+    if (this.rows.length === this.#rowsInAll) return output;
     const spread = this.#prompts.flatMap((p) => new Array<number>(n).fill(p));
     this.reorderCache(spread);
     this.rows = spread.map((p) => [...this.rows[p]!]);

@@ -18,8 +18,7 @@ export async function sample(decoding: Decoding): Promise<Generated> {
   const count = decoding.prompts * decoding.rows_per_prompt;
   const generators = do_sample ? Array.from({ length: count }, (_, row) => randomGenerator(seed, row)) : null;
   for (let done = false; !done;) {
-    using logits = await decoding.step();
-    done = await decoding.advance(await choose(decoding, logits, generators));
+    done = await decoding.advance(await nextTokens(decoding, generators));
   }
   return { rows: decoding.rows };
 }
@@ -36,40 +35,79 @@ export async function checkChosen(
   first: boolean,
 ): Promise<void> {
   if (!first && !tokens.includes(0)) return;
-  for (const value of await valuesOf(() => max(logits, { dim: -1 }))) checkLargest(Number(value));
+  for (const value of await again(() => read((x) => max(x, { dim: -1 }), logits))) {
+    checkLargest(Number(value));
+  }
 }
 
 /** Most aborts of others that may hit one reading. */
 const ATTEMPTS = 16;
 
+/** What a token is chosen from: the largest logit's place, or all logits. */
+type Needed = (logits: Tensor) => Tensor;
+
+/** Records what is needed of the logits and reads it. Recorded before this returns. */
+async function read(needed: Needed, logits: Tensor): Promise<TypedArray> {
+  using result = needed(logits);
+  return await result.data();
+}
+
 /**
- * The values of what `compute` records. It is recorded beside other requests' forwards, so that the abort of one of
- * these may drop it: its operands are there, and it is computed again.
+ * The values of a reading. It is recorded beside other requests' forwards, so that the abort of one of these may drop
+ * it: its operands are there, and it is computed again.
  */
-async function valuesOf(compute: () => Tensor): Promise<TypedArray> {
+async function again(reading: (attempt: number) => Promise<TypedArray>): Promise<TypedArray> {
   for (let attempt = 1;; attempt++) {
-    using result = compute();
     try {
-      return await result.data();
+      return await reading(attempt);
     } catch (error) {
       if (!(error instanceof ComputationDropped) || attempt === ATTEMPTS) throw error;
     }
   }
 }
 
-async function choose(
+/** Logits of a step and what is needed of them, which is read in the submit of the step. */
+async function stepAndRead(
   decoding: Decoding,
-  logits: Tensor,
+  needed: Needed,
+): Promise<{ logits: Tensor; values: TypedArray }> {
+  const early: Promise<TypedArray>[] = [];
+  let logits: Tensor;
+  try {
+    logits = await decoding.step((recorded) => {
+      early.push(read(needed, recorded));
+      void Promise.allSettled(early); // a rejection is met below
+    });
+  } catch (error) {
+    // What it holds is released before anybody hears of the error.
+    await Promise.allSettled(early);
+    throw error;
+  }
+  try {
+    const values = await again((attempt) => (attempt === 1 ? early[0] : undefined) ?? read(needed, logits));
+    return { logits, values };
+  } catch (error) {
+    logits[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function nextTokens(
+  decoding: Decoding,
   generators: readonly (() => number)[] | null,
 ): Promise<number[]> {
   const { recorder, processors } = decoding;
   if (generators === null && processors.length === 0) {
+    const step = await stepAndRead(decoding, argmax);
+    using logits = step.logits;
     if (recorder.wants("output_scores")) recorder.addScores(logits.view(logits.shape, logits.strides));
-    const tokens = Array.from(await valuesOf(() => argmax(logits)), Number);
+    const tokens = Array.from(step.values, Number);
     await checkChosen(logits, tokens, decoding.rows[0]!.length === decoding.prompt_length);
     return tokens;
   }
-  const all = new Float32Array(await logits.data() as Float32Array);
+  const step = await stepAndRead(decoding, (logits) => logits.view(logits.shape, logits.strides));
+  using logits = step.logits;
+  const all = new Float32Array(step.values as Float32Array);
   const width = logits.shape[1]!;
   const tokens = decoding.rows.map((_, row) => {
     const scores = all.subarray(row * width, (row + 1) * width);

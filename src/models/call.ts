@@ -20,6 +20,7 @@ import {
   extraKwargs,
   FORWARD_KEYS,
   type ForwardInputs,
+  type ForwardOutput,
   ownCopy,
   positionsOf,
 } from "./inputs.ts";
@@ -38,6 +39,18 @@ export type CreateMasks = (args: MaskArgs) => AttentionMask | Record<string, Att
 export interface WithCreateMasks {
   /** Builds the masks of this forward. */
   readonly [CREATE_MASKS]?: CreateMasks | undefined;
+}
+
+/**
+ * Key of a forward's inputs that only this library uses: records work on the output, or asks for its values, before the
+ * forward waits for its own, so that a GPU gets both in one submit. An abort drops the forward, and what follows with it.
+ */
+export const FOLLOW_UP: unique symbol = Symbol("follow up");
+
+/** Inputs that may bring work that follows. */
+export interface WithFollowUp {
+  /** Follows the forward. */
+  readonly [FOLLOW_UP]?: ((output: ForwardOutput) => void) | undefined;
 }
 
 /** What a model says of itself before its forwards. */

@@ -19,7 +19,7 @@ import { GenerationMixin } from "../generation/mixin.ts";
 import { type Parameters, weightShape } from "../layers/parameter.ts";
 import { warnOnce } from "../notice.ts";
 import { sizeOf } from "../shape.ts";
-import { type Call, prepareCall, releaseCall } from "./call.ts";
+import { type Call, FOLLOW_UP, prepareCall, releaseCall, type WithFollowUp } from "./call.ts";
 import { checkCache, disposeOutput, type ForwardInputs, type ForwardOutput } from "./inputs.ts";
 import { moverOf } from "./moved.ts";
 import type { AttentionReportRow, ModelParts } from "./parts.ts";
@@ -169,7 +169,12 @@ export abstract class PreTrainedModel extends GenerationMixin implements AsyncDi
       try {
         const output = await this.compute(call);
         try {
-          await this.#device.flush(inputs.signal, mark);
+          const done = this.#device.flush(inputs.signal, mark);
+          try {
+            (inputs as WithFollowUp)[FOLLOW_UP]?.(output);
+          } finally {
+            await done;
+          }
         } catch (error) {
           disposeOutput(output);
           throw error;

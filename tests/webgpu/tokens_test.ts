@@ -66,7 +66,7 @@ for (const [attn_implementation, quantization, most] of CASES) {
       const settled = costs.slice(2);
       for (const { dispatches, submits, readbacks } of settled) {
         assert(dispatches <= LAYERS * most + OUTSIDE, `${dispatches} launches`);
-        assert(submits <= 2, `${submits} submits: a step, and the reading of its result`);
+        assertEquals(submits, 1, "a step and the reading of its result go together");
         assertEquals(readbacks, 1, "nothing but the choice of a token is read");
       }
       assertEquals(buffers.at(-1), buffers[4], `buffers ${buffers}`);
