@@ -13,46 +13,12 @@ import { specialise } from "../../src/devices/webgpu/template.ts";
 import { type DType, DTYPES } from "../../src/dtype.ts";
 import { defaults } from "../../src/devices/webgpu/template.ts";
 import { expand, shrink } from "../../kernels/expand.ts";
-
-// Not a literal in the import, so that checking and publishing do not depend on the package.
-const DAWN = "npm:webgpu@0.6.2";
-
-async function nullGpu(): Promise<GPU | string> {
-  const { state } = await Deno.permissions.query({ name: "ffi" });
-  if (state !== "granted") return "Dawn needs --allow-ffi";
-  try {
-    const { create } = await import(DAWN) as { create(flags: string[]): GPU };
-    return create(["backend=null"]);
-  } catch (error) {
-    return `Dawn could not be loaded: ${error instanceof Error ? error.message.split("\n")[0] : error}`;
-  }
-}
+import { FLOATS, nullGpu, Views } from "./null_gpu.ts";
 
 const gpu = await nullGpu();
 const missing = typeof gpu === "string";
 const KERNELS = new URL("../../kernels/", import.meta.url);
 const STEMS = [...Deno.readDirSync(KERNELS)].filter((e) => e.name.endsWith(".wgsl")).map((e) => e.name);
-
-/** Makes views on `device` and frees them all. */
-class Views implements Disposable {
-  readonly #made: View[] = [];
-  constructor(readonly device: WebGpuDevice) {}
-
-  make(shape: readonly number[], dtype: DType = "float32", offset = 0): View {
-    const strides = shape.map((_, d) => shape.slice(d + 1).reduce((a, b) => a * b, 1));
-    const n = shape.reduce((a, b) => a * b, 1);
-    const allocation = this.device.allocate((n + offset) * this.device.elementBytes(dtype));
-    const view = { allocation, dtype, offset, shape, strides };
-    this.#made.push(view);
-    return view;
-  }
-
-  [Symbol.dispose](): void {
-    for (const view of this.#made) this.device.release(view.allocation);
-  }
-}
-
-const FLOATS = ["float32", "float16", "bfloat16"] as const;
 
 function elementwise(device: WebGpuDevice, views: Views): void {
   const { kernels } = device;

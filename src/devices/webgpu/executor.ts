@@ -21,6 +21,8 @@ export const BATCH_COMMANDS = 1024;
 const BATCH_BYTES = 256 * 2 ** 20;
 /** Uploads that need ordering share staging buffers of at least this size. */
 const STAGING_BYTES = 64 * 1024;
+/** Most kernels an error message names. */
+const MOST_NAMED = 4;
 /** Bind groups kept for reuse; a decoding step uses the same ones as the step before. */
 const BIND_GROUPS = 4096;
 
@@ -89,7 +91,9 @@ export class Executor {
       this.#packedDot = await this.packedDot();
     }
     const flags = { DEEP: this.deep, PACKED_DOT: this.#packedDot ?? false };
-    const what = missing.size === 1 ? [...missing.keys()][0]! : `one of ${[...missing.keys()].join("; ")}`;
+    const named = [...missing.keys()].slice(0, MOST_NAMED);
+    const more = missing.size > named.length ? `; and ${missing.size - named.length} more` : "";
+    const what = missing.size === 1 ? named[0]! : `one of ${named.join("; ")}${more}`;
     const made = await scoped(
       this.gpu,
       `compile kernel ${what}`,
