@@ -6,7 +6,7 @@
 // keys, then weights and values; the output stays unnormalised to the end; row sums are joined across invocations
 // once, not per block; blocks of keys that causal or window limits hide are skipped. With few queries, the heads that
 // share a key/value head are rows of one tile. Inner loops are unrolled: indices are constants, nothing spills.
-// RESIDENT keeps the queries of a tile in workgroup memory from first to last where there is room for them.
+// SHUFFLE joins maxima and sums of a row group within a subgroup, without workgroup memory. RESIDENT keeps the queries of a tile in workgroup memory from first to last where there is room for them.
 //
 // flash_attention_2 is the above. 3 adds OVERLAP (after Shah et al. 2024): the next keys or values are on their way
 // into registers while the products of those in workgroup memory run. 4 adds LAZY (after FlashAttention-4): half of the
@@ -25,7 +25,7 @@
 //
 // Length: one kernel with all its mask forms, read from top to bottom.
 
-//#flags OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
+//#flags OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false SHUFFLE=false
 const D: u32 = 64u; //#constant
 const DV: u32 = 64u; //#constant
 const TY: u32 = 16u; //#constant
@@ -233,6 +233,20 @@ fn tile_of(entry: u32, end: u32, least: u32) -> u32 {
 }
 //#endif
 
+//#if SHUFFLE
+//| // Over the eight invocations of a row group, which lie in one subgroup.
+//| fn max_of_eight(x: vec4<f32>) -> vec4<f32> {
+  //| var y = max(x, subgroupShuffleXor(x, 1u));
+  //| y = max(y, subgroupShuffleXor(y, 2u));
+  //| return max(y, subgroupShuffleXor(y, 4u));
+//| }
+//| fn sum_of_eight(x: vec4<f32>) -> vec4<f32> {
+  //| var y = x + subgroupShuffleXor(x, 1u);
+  //| y += subgroupShuffleXor(y, 2u);
+  //| return y + subgroupShuffleXor(y, 4u);
+//| }
+//#endif
+
 fn pick(i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
   return select(select(a, b, i == 1u), select(c, d, i == 3u), i >= 2u);
 }
@@ -292,6 +306,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   var qv: array<vec4<f32>, R>; //#scalars
   var kv: array<vec4<f32>, 4>; //#scalars
   var w: array<vec4<f32>, R>; //#scalars
+  //#if SHUFFLE
+  //| var reach: array<vec4<f32>, RV>; //#scalars
+  //#endif
   //#if OVERLAP
   //| var next_keys: array<vec4<f32>, K_TURNS>; //#scalars
   //| var next_values: array<vec4<f32>, V_TURNS>; //#scalars
@@ -489,16 +506,24 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
           w[v * 4u + i] = select(w[v * 4u + i], x, c == i);
         }
       }
+      //#if SHUFFLE
+      //| reach[v] = max_of_eight(top);
+      //#else
       joint[t * RV + v] = top;
+      //#endif
     }
     workgroupBarrier();
     //#unroll
     for (var v = 0u; v < RV; v++) {
+      //#if SHUFFLE
+      //| var top = max(m[v], reach[v]);
+      //#else
       var top = m[v];
       //#unroll
       for (var i = 0u; i < 8u; i++) {
         top = max(top, joint[(ty * 8u + i) * RV + v]);
       }
+      //#endif
       //#if LAZY
       //| let grown = top > m[v] + vec4<f32>(GROWTH);
       //| if (any(grown)) {
@@ -596,18 +621,24 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   }
 
   workgroupBarrier();
+  //#if !SHUFFLE
   //#unroll
   for (var v = 0u; v < RV; v++) {
     joint[t * RV + v] = l[v];
   }
   workgroupBarrier();
+  //#endif
   //#unroll
   for (var v = 0u; v < RV; v++) {
+    //#if SHUFFLE
+    //| l[v] = sum_of_eight(l[v]);
+    //#else
     l[v] = vec4<f32>(0.0);
     //#unroll
     for (var i = 0u; i < 8u; i++) {
       l[v] += joint[(ty * 8u + i) * RV + v];
     }
+    //#endif
     //#if SPLIT
     //| let scale = vec4<f32>(1.0);
     //#else

@@ -2,7 +2,7 @@
 //
 // Two passes: the variance is of differences from the mean, because mean(x^2) - mean(x)^2 cancels.
 
-//#flags HAS_BIAS=true
+//#flags HAS_BIAS=true SUBGROUPS=false
 const THREADS: u32 = 64u;
 
 struct Params {
@@ -37,33 +37,58 @@ fn load_bias(i: u32) -> f32 { return bias[i]; } //#load bias BIAS
 //#endif
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+fn main(
+  //#if SUBGROUPS
+  //| @builtin(subgroup_size) size: u32,
+  //| @builtin(subgroup_invocation_id) lane: u32,
+  //#endif
+  @builtin(workgroup_id) wg: vec3<u32>,
+  @builtin(local_invocation_index) t: u32,
+) {
   let row = wg.y * p.pitch + wg.x;
   if (row >= p.rows) { return; }
   let xi = p.x_offset + row * p.x_row;
   let oi = p.out_offset + row * p.out_row;
   var sum = 0.0;
   for (var j = t; j < p.n; j += THREADS) { sum += load_x(xi + j * p.x_col); }
+  //#if SUBGROUPS
+  //| sum = subgroupAdd(sum);
+  //| if (lane == 0u) { part[t / size] = sum; }
+  //| workgroupBarrier();
+  //| sum = part[0];
+  //| for (var i = 1u; i < THREADS / size; i++) { sum += part[i]; }
+  //#else
   part[t] = sum;
   for (var width = THREADS / 2u; width > 0u; width /= 2u) {
     workgroupBarrier();
     if (t < width) { part[t] += part[t + width]; }
   }
   workgroupBarrier();
-  let mean = part[0] / f32(p.n);
+  sum = part[0];
+  //#endif
+  let mean = sum / f32(p.n);
   workgroupBarrier();
   sum = 0.0;
   for (var j = t; j < p.n; j += THREADS) {
     let v = load_x(xi + j * p.x_col) - mean;
     sum = fma(v, v, sum);
   }
+  //#if SUBGROUPS
+  //| sum = subgroupAdd(sum);
+  //| if (lane == 0u) { part[t / size] = sum; }
+  //| workgroupBarrier();
+  //| sum = part[0];
+  //| for (var i = 1u; i < THREADS / size; i++) { sum += part[i]; }
+  //#else
   part[t] = sum;
   for (var width = THREADS / 2u; width > 0u; width /= 2u) {
     workgroupBarrier();
     if (t < width) { part[t] += part[t + width]; }
   }
   workgroupBarrier();
-  let scale = 1.0 / sqrt(part[0] / f32(p.n) + p.eps);
+  sum = part[0];
+  //#endif
+  let scale = 1.0 / sqrt(sum / f32(p.n) + p.eps);
   for (var j = t; j < p.n; j += THREADS) {
     let v = (load_x(xi + j * p.x_col) - mean) * scale * load_weight(p.weight_offset + j * p.weight_stride);
     //#if HAS_BIAS

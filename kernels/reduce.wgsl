@@ -4,7 +4,7 @@
 // on N alone, and neighbours read neighbouring words. A maximum is found among integers in the order of the floats,
 // because GPU arithmetic may take no notice of NaN, which is larger than everything here.
 
-//#flags OP=sum INTEGER=false
+//#flags OP=sum INTEGER=false SUBGROUPS=false
 const RANK: u32 = 1u; //#constant
 alias Value = f32; //#alias OUT
 const THREADS: u32 = 64u;
@@ -48,7 +48,14 @@ fn load_x(i: u32) -> Value { return x[i]; } //#load x IN
 //#endif
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+fn main(
+  //#if SUBGROUPS
+  //| @builtin(subgroup_size) size: u32,
+  //| @builtin(subgroup_invocation_id) lane: u32,
+  //#endif
+  @builtin(workgroup_id) wg: vec3<u32>,
+  @builtin(local_invocation_index) t: u32,
+) {
   let row = wg.y * p.pitch + wg.x;
   if (row >= p.rows) { return; }
   var rest = row;
@@ -73,6 +80,24 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     acc += load_x(xi + j * p.n_stride);
     //#endif
   }
+  //#if SUBGROUPS
+  //#if OP == max
+  //| acc = subgroupMax(acc);
+  //#else
+  //| acc = subgroupAdd(acc);
+  //#endif
+  //| if (lane == 0u) { part[t / size] = acc; }
+  //| workgroupBarrier();
+  //| if (t == 0u) {
+    //| for (var i = 1u; i < THREADS / size; i++) {
+      //#if OP == max
+      //| part[0] = max(part[0], part[i]);
+      //#else
+      //| part[0] += part[i];
+      //#endif
+    //| }
+  //| }
+  //#else
   part[t] = acc;
   for (var half = THREADS / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
@@ -84,6 +109,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       //#endif
     }
   }
+  //#endif
   if (t == 0u) {
     //#if OP == mean
     //| out[oi] = part[0] / Value(p.n);

@@ -1,8 +1,9 @@
 // x * rsqrt(mean(x^2) + eps) * (weight + unit_offset) over rows: x (M, N), weight (N) -> out (M, N).
 //
-// One workgroup per row; 64 strided partial sums and a fixed tree, so a row's result depends on nothing else.
+// One workgroup per row; 64 strided partial sums, joined by a fixed tree or within subgroups and then in order, so a
+// row's result depends on nothing else.
 
-//#flags HAS_WEIGHT=true
+//#flags HAS_WEIGHT=true SUBGROUPS=false
 const THREADS: u32 = 64u;
 
 struct Params {
@@ -34,7 +35,14 @@ fn load_weight(i: u32) -> f32 { return weight[i]; } //#load weight WEIGHT
 //#endif
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+fn main(
+  //#if SUBGROUPS
+  //| @builtin(subgroup_size) size: u32,
+  //| @builtin(subgroup_invocation_id) lane: u32,
+  //#endif
+  @builtin(workgroup_id) wg: vec3<u32>,
+  @builtin(local_invocation_index) t: u32,
+) {
   let row = wg.y * p.pitch + wg.x;
   if (row >= p.rows) { return; }
   let xi = p.x_offset + row * p.x_row;
@@ -44,13 +52,22 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let v = load_x(xi + j * p.x_col);
     sum = fma(v, v, sum);
   }
+  //#if SUBGROUPS
+  //| sum = subgroupAdd(sum);
+  //| if (lane == 0u) { part[t / size] = sum; }
+  //| workgroupBarrier();
+  //| sum = part[0];
+  //| for (var i = 1u; i < THREADS / size; i++) { sum += part[i]; }
+  //#else
   part[t] = sum;
   for (var width = THREADS / 2u; width > 0u; width /= 2u) {
     workgroupBarrier();
     if (t < width) { part[t] += part[t + width]; }
   }
   workgroupBarrier();
-  let scale = 1.0 / sqrt(part[0] / f32(p.n) + p.eps);
+  sum = part[0];
+  //#endif
+  let scale = 1.0 / sqrt(sum / f32(p.n) + p.eps);
   for (var j = t; j < p.n; j += THREADS) {
     let v = load_x(xi + j * p.x_col) * scale;
     //#if HAS_WEIGHT

@@ -3,7 +3,7 @@
 // One workgroup per row, three passes over it; the order of additions depends on N alone. GPU arithmetic does
 // not promise infinities, so a -inf element is recognised by its bits and never enters the arithmetic.
 
-//#flags LSE=true
+//#flags LSE=true SUBGROUPS=false
 const RANK: u32 = 1u; //#constant
 const THREADS: u32 = 64u;
 const LOWEST: f32 = -3.4028234e38;
@@ -31,7 +31,14 @@ var<workgroup> part: array<f32, 64>;
 fn weight(v: f32, m: f32) -> f32 { return exp(2.0 * max(0.5 * v - 0.5 * m, -1000.0)); }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+fn main(
+  //#if SUBGROUPS
+  //| @builtin(subgroup_size) size: u32,
+  //| @builtin(subgroup_invocation_id) lane: u32,
+  //#endif
+  @builtin(workgroup_id) wg: vec3<u32>,
+  @builtin(local_invocation_index) t: u32,
+) {
   let row = wg.y * p.pitch + wg.x;
   if (row >= p.rows) { return; }
   var rest = row;
@@ -48,6 +55,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let bits = x[xi + j * p.n_stride];
     m = max(m, select(bitcast<f32>(bits), LOWEST, bits == 0xff800000u));
   }
+  //#if SUBGROUPS
+  //| m = subgroupMax(m);
+  //| if (lane == 0u) { part[t / size] = m; }
+  //| workgroupBarrier();
+  //| m = part[0];
+  //| for (var i = 1u; i < THREADS / size; i++) { m = max(m, part[i]); }
+  //#else
   part[t] = m;
   for (var half = THREADS / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
@@ -55,6 +69,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   }
   workgroupBarrier();
   m = part[0];
+  //#endif
   workgroupBarrier();
 
   var sum = 0.0;
@@ -65,6 +80,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     out[oi + j] = w;
     sum += w;
   }
+  //#if SUBGROUPS
+  //| sum = subgroupAdd(sum);
+  //| if (lane == 0u) { part[t / size] = sum; }
+  //| workgroupBarrier();
+  //| sum = part[0];
+  //| for (var i = 1u; i < THREADS / size; i++) { sum += part[i]; }
+  //#else
   part[t] = sum;
   for (var half = THREADS / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
@@ -72,6 +94,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   }
   workgroupBarrier();
   sum = part[0];
+  //#endif
   let scale = select(0.0, 1.0 / max(sum, 1.0e-30), sum > 0.0);
   for (var j = t; j < p.n; j += THREADS) { out[oi + j] *= scale; }
   //#if LSE

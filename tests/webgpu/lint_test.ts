@@ -208,11 +208,18 @@ Deno.test({
   ignore: missing,
   fn: async () => {
     const adapter = await (gpu as GPU).requestAdapter();
-    const device = await adapter!.requestDevice();
+    const device = await adapter!.requestDevice({ requiredFeatures: ["subgroups" as GPUFeatureName] });
     const problems: string[] = [];
     for (const name of STEMS) {
       const code = Deno.readTextFileSync(new URL(name, KERNELS));
-      for (const text of [code, specialise(shrink(code), { ...defaults(code), DEEP: true })]) {
+      const unrolled = { ...defaults(code), DEEP: true };
+      const subgroups = { ...unrolled, SUBGROUPS: true, SHUFFLE: true };
+      const texts = [
+        code,
+        specialise(shrink(code), unrolled),
+        `enable subgroups;\n${specialise(shrink(code), subgroups)}`,
+      ];
+      for (const text of texts) {
         device.pushErrorScope("validation");
         device.createShaderModule({ label: name, code: text });
         const error = await device.popErrorScope();

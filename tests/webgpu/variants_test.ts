@@ -83,7 +83,10 @@ async function compile(
           device.record(dispatch);
           continue;
         }
-        const code = specialise(SHADERS[dispatch.stem], { ...dispatch.constants, DEEP: limits.unrolled });
+        // The tile of a GPU with what GPUs have.
+        const flags = { DEEP: limits.unrolled, SUBGROUPS: limits.unrolled, SHUFFLE: limits.unrolled };
+        const text = specialise(SHADERS[dispatch.stem], { ...dispatch.constants, ...flags });
+        const code = limits.unrolled ? `enable subgroups;\n${text}` : text;
         raw.pushErrorScope("validation");
         raw.createShaderModule({ label: dispatch.key, code });
         const error = await raw.popErrorScope();

@@ -24,6 +24,8 @@ export interface WebGpuInfo {
   /** Whether this is a software implementation. */
   readonly isFallbackAdapter: boolean;
   readonly limits: Readonly<Record<typeof LIMITS[number], number>>;
+  /** Lanes of a subgroup, where reductions go through subgroups; else 0. */
+  readonly subgroup_size: number;
 }
 
 const ADVICE =
@@ -57,7 +59,7 @@ export async function openAdapter(
   gpu: GPU | undefined,
   software = false,
   features: readonly GPUFeatureName[] = [],
-): Promise<{ device: GPUDevice; info: WebGpuInfo }> {
+): Promise<{ device: GPUDevice; info: Omit<WebGpuInfo, "subgroup_size"> }> {
   if (!gpu) {
     throw new DeviceUnavailable(`Cannot use device "webgpu": this runtime has no navigator.gpu. ${ADVICE}`);
   }
@@ -69,13 +71,16 @@ export async function openAdapter(
   const limits = Object.fromEntries(
     LIMITS.map((name) => [name, adapter.limits[name]]),
   ) as WebGpuInfo["limits"];
-  let device: GPUDevice;
-  try {
-    device = await adapter.requestDevice({
+  const request = (extra: readonly string[]) =>
+    adapter.requestDevice({
       label: "attune",
       requiredLimits: { ...limits },
-      requiredFeatures: [...features],
+      requiredFeatures: [...features, ...extra] as GPUFeatureName[],
     });
+  let device: GPUDevice;
+  try {
+    // Some runtimes have subgroups and do not list them: asking is how to know.
+    device = await request(["subgroups"]).catch(() => request([]));
   } catch (cause) {
     const message = cause instanceof Error ? cause.message : String(cause);
     throw new DeviceUnavailable(`Cannot use device "webgpu": the adapter refused a device (${message})`, {

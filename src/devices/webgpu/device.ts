@@ -22,6 +22,7 @@ import { hasPackedDot } from "./packed_dot.ts";
 import { patchWord } from "./record.ts";
 import { watch } from "./scopes.ts";
 import { Stopwatch } from "./stopwatch.ts";
+import { probeSubgroups } from "./subgroups.ts";
 
 /** Options of {@linkcode WebGpuDevice}. */
 export interface WebGpuOptions {
@@ -35,6 +36,8 @@ export interface WebGpuOptions {
   readonly unrolled?: boolean;
   /** Whether kernels multiply four bytes in one instruction; by default where a probe finds that it is right. */
   readonly packed_dot?: boolean;
+  /** Whether reductions go through subgroups; by default where they are found to work. */
+  readonly subgroups?: boolean;
 }
 
 /** A command, and its number among all that were ever recorded. */
@@ -116,7 +119,9 @@ export class WebGpuDevice implements Device {
       };
       const stopwatch = this.#options.timed ? new Stopwatch(device) : null;
       const packed = async () => this.#options.packed_dot ?? await hasPackedDot(device, this.#gpu);
-      return { executor: new Executor(device, this.stats, this.#memory, deep, packed, stopwatch), info };
+      const subgroups = this.#options.subgroups === false ? null : await probeSubgroups(device);
+      const executor = new Executor(device, this.stats, this.#memory, deep, packed, subgroups, stopwatch);
+      return { executor, info: { ...info, subgroup_size: subgroups?.size ?? 0 } };
     } catch (error) {
       this.#opening = null; // an adapter may appear later
       throw error;

@@ -11,7 +11,8 @@ import type { Memory, Slot } from "./memory.ts";
 import { messageOf, scoped } from "./scopes.ts";
 import type { Stopwatch } from "./stopwatch.ts";
 import { SHADERS, type Stem } from "./shaders.ts";
-import { specialise } from "./template.ts";
+import type { Subgroups } from "./subgroups.ts";
+import { type Constants, specialise } from "./template.ts";
 
 const VISIBLE_TO_COMPUTE = 0x4; // a runtime may lack the global constants
 
@@ -51,7 +52,7 @@ export class Executor {
   /**
    * Works on `gpu` and counts in `stats`. `deep` writes out long inner loops too: GPUs gain from it, while
    * software adapters take seconds to compile what it makes. `packedDot` is asked once, by the first kernel that could
-   * use products of bytes.
+   * use products of bytes. With `subgroups` reductions go through them.
    */
   constructor(
     readonly gpu: GPUDevice,
@@ -59,6 +60,7 @@ export class Executor {
     readonly memory: Memory,
     readonly deep: boolean,
     readonly packedDot: () => Promise<boolean>,
+    readonly subgroups: Subgroups | null,
     readonly stopwatch: Stopwatch | null = null,
   ) {
     this.#uniforms = makeBuffer(gpu, "parameters", BATCH_COMMANDS * PARAM_BYTES, "parameters");
@@ -103,7 +105,7 @@ export class Executor {
           const layout = this.#layout(kinds);
           const module = this.gpu.createShaderModule({
             label: key,
-            code: specialise(SHADERS[stem], { ...constants, ...flags }),
+            code: this.#code(stem, { ...constants, ...flags }),
           });
           const pipeline = await this.gpu.createComputePipelineAsync({
             label: key,
@@ -116,6 +118,13 @@ export class Executor {
     // Only now: a scope may have caught an error of any of them, and an invalid pipeline must not be kept.
     for (const [key, pipeline] of made) this.#pipelines.set(key, pipeline);
     this.stats.pipelines += made.length;
+  }
+
+  #code(stem: Stem, constants: Constants): string {
+    const { subgroups } = this;
+    const flags = { SUBGROUPS: subgroups !== null, SHUFFLE: subgroups !== null && subgroups.size >= 8 };
+    const code = specialise(SHADERS[stem], { ...constants, ...flags });
+    return /\bsubgroup[A-Z]/.test(code) ? `${subgroups?.prefix ?? ""}${code}` : code;
   }
 
   /** Encodes and submits a batch whose pipelines exist. Reads settle on their own, later. */

@@ -331,7 +331,7 @@ out[p.out_offset+i]=load_weight(p.weight_offset+row*p.weight_row+i%p.e*p.weight_
 }
 `,
   flash: `
-//#flags OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false
+//#flags OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false SHUFFLE=false
 const D: u32 = 64u; //#constant
 const DV: u32 = 64u; //#constant
 const TY: u32 = 16u; //#constant
@@ -520,6 +520,18 @@ if (entry>=end){return NONE;}
 return max(lists[entry]*p.block_k,least)/BK*BK;
 }
 //#endif
+//#if SHUFFLE
+fn max_of_eight(x:vec4<f32>) ->vec4<f32>{
+var y=max(x,subgroupShuffleXor(x,1u));
+y=max(y,subgroupShuffleXor(y,2u));
+return max(y,subgroupShuffleXor(y,4u));
+}
+fn sum_of_eight(x:vec4<f32>) ->vec4<f32>{
+var y=x+subgroupShuffleXor(x,1u);
+y+=subgroupShuffleXor(y,2u);
+return y+subgroupShuffleXor(y,4u);
+}
+//#endif
 fn pick(i:u32,a:vec4<f32>,b:vec4<f32>,c:vec4<f32>,d:vec4<f32>) ->vec4<f32>{
 return select(select(a,b,i==1u),select(c,d,i==3u),i>=2u);
 }
@@ -574,6 +586,9 @@ var s: array<f32, R * 4u>; //#scalars
 var qv: array<vec4<f32>, R>; //#scalars
 var kv: array<vec4<f32>, 4>; //#scalars
 var w: array<vec4<f32>, R>; //#scalars
+//#if SHUFFLE
+var reach: array<vec4<f32>, RV>; //#scalars
+//#endif
 //#if OVERLAP
 var next_keys: array<vec4<f32>, K_TURNS>; //#scalars
 var next_values: array<vec4<f32>, V_TURNS>; //#scalars
@@ -765,16 +780,24 @@ for (var i = 0u; i < 4u; i++) {
 w[v*4u+i]=select(w[v*4u+i],x,c==i);
 }
 }
+//#if SHUFFLE
+reach[v]=max_of_eight(top);
+//#else
 joint[t*RV+v]=top;
+//#endif
 }
 workgroupBarrier();
 //#unroll
 for (var v = 0u; v < RV; v++) {
+//#if SHUFFLE
+var top=max(m[v],reach[v]);
+//#else
 var top=m[v];
 //#unroll
 for (var i = 0u; i < 8u; i++) {
 top=max(top,joint[(ty*8u+i)*RV+v]);
 }
+//#endif
 //#if LAZY
 let grown=top>m[v]+vec4<f32>(GROWTH);
 if (any(grown)){
@@ -870,18 +893,24 @@ k0=i32(workgroupUniformLoad(&next_tile));
 //#endif
 }
 workgroupBarrier();
+//#if !SHUFFLE
 //#unroll
 for (var v = 0u; v < RV; v++) {
 joint[t*RV+v]=l[v];
 }
 workgroupBarrier();
+//#endif
 //#unroll
 for (var v = 0u; v < RV; v++) {
+//#if SHUFFLE
+l[v]=sum_of_eight(l[v]);
+//#else
 l[v]=vec4<f32>(0.0);
 //#unroll
 for (var i = 0u; i < 8u; i++) {
 l[v]+=joint[(ty*8u+i)*RV+v];
 }
+//#endif
 //#if SPLIT
 let scale=vec4<f32>(1.0);
 //#else
@@ -1000,7 +1029,7 @@ if (t==0u){lse[p.lse_offset+row]=select(0xff800000u,bitcast<u32>(m+log(max(sum,1
 }
 `,
   layer_norm: `
-//#flags HAS_BIAS=true
+//#flags HAS_BIAS=true SUBGROUPS=false
 const THREADS: u32 = 64u;
 struct Params{
 rows:u32,
@@ -1032,33 +1061,58 @@ fn load_weight(i: u32) -> f32 {} //#load weight WEIGHT
 fn load_bias(i: u32) -> f32 {} //#load bias BIAS
 //#endif
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+fn main(
+//#if SUBGROUPS
+@builtin(subgroup_size) size:u32,
+@builtin(subgroup_invocation_id) lane:u32,
+//#endif
+@builtin(workgroup_id) wg:vec3<u32>,
+@builtin(local_invocation_index) t:u32,
+){
 let row=wg.y*p.pitch+wg.x;
 if (row>=p.rows){return;}
 let xi=p.x_offset+row*p.x_row;
 let oi=p.out_offset+row*p.out_row;
 var sum=0.0;
 for (var j = t; j < p.n; j += THREADS) { sum += load_x(xi + j * p.x_col); }
+//#if SUBGROUPS
+sum=subgroupAdd(sum);
+if (lane==0u){part[t/size]=sum;}
+workgroupBarrier();
+sum=part[0];
+for (var i = 1u; i < THREADS / size; i++) { sum += part[i]; }
+//#else
 part[t]=sum;
 for (var width = THREADS / 2u; width > 0u; width /= 2u) {
 workgroupBarrier();
 if (t<width){part[t]+=part[t+width];}
 }
 workgroupBarrier();
-let mean=part[0]/f32(p.n);
+sum=part[0];
+//#endif
+let mean=sum/f32(p.n);
 workgroupBarrier();
 sum=0.0;
 for (var j = t; j < p.n; j += THREADS) {
 let v=load_x(xi+j*p.x_col) - mean;
 sum=fma(v,v,sum);
 }
+//#if SUBGROUPS
+sum=subgroupAdd(sum);
+if (lane==0u){part[t/size]=sum;}
+workgroupBarrier();
+sum=part[0];
+for (var i = 1u; i < THREADS / size; i++) { sum += part[i]; }
+//#else
 part[t]=sum;
 for (var width = THREADS / 2u; width > 0u; width /= 2u) {
 workgroupBarrier();
 if (t<width){part[t]+=part[t+width];}
 }
 workgroupBarrier();
-let scale=1.0/sqrt(part[0]/f32(p.n)+p.eps);
+sum=part[0];
+//#endif
+let scale=1.0/sqrt(sum/f32(p.n)+p.eps);
 for (var j = t; j < p.n; j += THREADS) {
 let v=(load_x(xi+j*p.x_col) - mean)*scale*load_weight(p.weight_offset+j*p.weight_stride);
 //#if HAS_BIAS
@@ -1835,7 +1889,7 @@ out[item*12u+9u]=bitcast<u32>(-8*sum);
 }
 `,
   reduce: `
-//#flags OP=sum INTEGER=false
+//#flags OP=sum INTEGER=false SUBGROUPS=false
 const RANK: u32 = 1u; //#constant
 alias Value = f32; //#alias OUT
 const THREADS: u32 = 64u;
@@ -1874,7 +1928,14 @@ return ~bits;
 }
 //#endif
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+fn main(
+//#if SUBGROUPS
+@builtin(subgroup_size) size:u32,
+@builtin(subgroup_invocation_id) lane:u32,
+//#endif
+@builtin(workgroup_id) wg:vec3<u32>,
+@builtin(local_invocation_index) t:u32,
+){
 let row=wg.y*p.pitch+wg.x;
 if (row>=p.rows){return;}
 var rest=row;
@@ -1899,6 +1960,24 @@ acc=max(acc,rank_of(load_x(xi+j*p.n_stride)));
 acc+=load_x(xi+j*p.n_stride);
 //#endif
 }
+//#if SUBGROUPS
+//#if OP == max
+acc=subgroupMax(acc);
+//#else
+acc=subgroupAdd(acc);
+//#endif
+if (lane==0u){part[t/size]=acc;}
+workgroupBarrier();
+if (t==0u){
+for (var i = 1u; i < THREADS / size; i++) {
+//#if OP == max
+part[0]=max(part[0],part[i]);
+//#else
+part[0]+=part[i];
+//#endif
+}
+}
+//#else
 part[t]=acc;
 for (var half = THREADS / 2u; half > 0u; half /= 2u) {
 workgroupBarrier();
@@ -1910,6 +1989,7 @@ part[t]+=part[t+half];
 //#endif
 }
 }
+//#endif
 if (t==0u){
 //#if OP == mean
 out[oi]=part[0]/Value(p.n);
@@ -1924,7 +2004,7 @@ out[oi]=part[0];
 }
 `,
   rms_norm: `
-//#flags HAS_WEIGHT=true
+//#flags HAS_WEIGHT=true SUBGROUPS=false
 const THREADS: u32 = 64u;
 struct Params{
 rows:u32,
@@ -1953,7 +2033,14 @@ fn load_x(i: u32) -> f32 {} //#load x IN
 fn load_weight(i: u32) -> f32 {} //#load weight WEIGHT
 //#endif
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+fn main(
+//#if SUBGROUPS
+@builtin(subgroup_size) size:u32,
+@builtin(subgroup_invocation_id) lane:u32,
+//#endif
+@builtin(workgroup_id) wg:vec3<u32>,
+@builtin(local_invocation_index) t:u32,
+){
 let row=wg.y*p.pitch+wg.x;
 if (row>=p.rows){return;}
 let xi=p.x_offset+row*p.x_row;
@@ -1963,13 +2050,22 @@ for (var j = t; j < p.n; j += THREADS) {
 let v=load_x(xi+j*p.x_col);
 sum=fma(v,v,sum);
 }
+//#if SUBGROUPS
+sum=subgroupAdd(sum);
+if (lane==0u){part[t/size]=sum;}
+workgroupBarrier();
+sum=part[0];
+for (var i = 1u; i < THREADS / size; i++) { sum += part[i]; }
+//#else
 part[t]=sum;
 for (var width = THREADS / 2u; width > 0u; width /= 2u) {
 workgroupBarrier();
 if (t<width){part[t]+=part[t+width];}
 }
 workgroupBarrier();
-let scale=1.0/sqrt(part[0]/f32(p.n)+p.eps);
+sum=part[0];
+//#endif
+let scale=1.0/sqrt(sum/f32(p.n)+p.eps);
 for (var j = t; j < p.n; j += THREADS) {
 let v=load_x(xi+j*p.x_col)*scale;
 //#if HAS_WEIGHT
@@ -2027,7 +2123,7 @@ out[oi+p.half_d]=high*c+low*s;
 }
 `,
   softmax: `
-//#flags LSE=true
+//#flags LSE=true SUBGROUPS=false
 const RANK: u32 = 1u; //#constant
 const THREADS: u32 = 64u;
 const LOWEST: f32 = -3.4028234e38;
@@ -2051,7 +2147,14 @@ n_stride:u32,
 var<workgroup>part:array<f32,64>;
 fn weight(v:f32,m:f32) ->f32{return exp(2.0*max(0.5*v - 0.5*m,-1000.0));}
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+fn main(
+//#if SUBGROUPS
+@builtin(subgroup_size) size:u32,
+@builtin(subgroup_invocation_id) lane:u32,
+//#endif
+@builtin(workgroup_id) wg:vec3<u32>,
+@builtin(local_invocation_index) t:u32,
+){
 let row=wg.y*p.pitch+wg.x;
 if (row>=p.rows){return;}
 var rest=row;
@@ -2067,6 +2170,13 @@ for (var j = t; j < p.n; j += THREADS) {
 let bits=x[xi+j*p.n_stride];
 m=max(m,select(bitcast<f32>(bits),LOWEST,bits==0xff800000u));
 }
+//#if SUBGROUPS
+m=subgroupMax(m);
+if (lane==0u){part[t/size]=m;}
+workgroupBarrier();
+m=part[0];
+for (var i = 1u; i < THREADS / size; i++) { m = max(m, part[i]); }
+//#else
 part[t]=m;
 for (var half = THREADS / 2u; half > 0u; half /= 2u) {
 workgroupBarrier();
@@ -2074,6 +2184,7 @@ if (t<half){part[t]=max(part[t],part[t+half]);}
 }
 workgroupBarrier();
 m=part[0];
+//#endif
 workgroupBarrier();
 var sum=0.0;
 for (var j = t; j < p.n; j += THREADS) {
@@ -2083,6 +2194,13 @@ let w=select(weight(bitcast<f32>(select(bits,0xff7fffffu,hidden)),m),0.0,hidden)
 out[oi+j]=w;
 sum+=w;
 }
+//#if SUBGROUPS
+sum=subgroupAdd(sum);
+if (lane==0u){part[t/size]=sum;}
+workgroupBarrier();
+sum=part[0];
+for (var i = 1u; i < THREADS / size; i++) { sum += part[i]; }
+//#else
 part[t]=sum;
 for (var half = THREADS / 2u; half > 0u; half /= 2u) {
 workgroupBarrier();
@@ -2090,6 +2208,7 @@ if (t<half){part[t]+=part[t+half];}
 }
 workgroupBarrier();
 sum=part[0];
+//#endif
 let scale=select(0.0,1.0/max(sum,1.0e-30),sum>0.0);
 for (var j = t; j < p.n; j += THREADS) { out[oi + j] *= scale; }
 //#if LSE
