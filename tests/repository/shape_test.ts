@@ -39,9 +39,9 @@ function rustKernels(): string[] {
 const ONE_DEVICE_ONLY: Readonly<Record<string, string>> = {
   decode:
     "on the CPU flash over a few query rows is a kernel of its own; flash.wgsl takes them as a short tile",
-  flash_3: "overlaps stages, which a GPU does by itself; on the GPU every version is flash.wgsl",
+  flash_3: "overlaps stages; on the GPU every version is a variant of flash.wgsl",
   flash_3_int8: "multiplies quantised queries and keys; the GPU has no such path",
-  flash_4: "scales earlier output rarely; on the GPU every version is flash.wgsl",
+  flash_4: "scales earlier output rarely; on the GPU every version is a variant of flash.wgsl",
   flash_merge: "joins the key ranges of a short query tile, which the GPU sums in different workgroups",
   pack_rows: "the CPU packs the rows of a linear layer once; the GPU stages its tiles in workgroup memory",
   rotary_table: "the GPU's table is computed on the CPU, since WGSL's cos and sin are too coarse",
