@@ -69,7 +69,8 @@ for (const [attn_implementation, quantization, most] of CASES) {
         assertEquals(submits, 1, "a step and the reading of its result go together");
         assertEquals(readbacks, 1, "nothing but the choice of a token is read");
       }
-      assertEquals(buffers.at(-1), buffers[4], `buffers ${buffers}`);
+      // What loading has left in the pool may still go meanwhile.
+      assert(buffers.at(-1)! <= buffers[4]!, `buffers ${buffers}`);
     }
   });
 }
