@@ -11,6 +11,7 @@ import { DEMO } from "./generate.ts";
 import type { GgmlType } from "../tests/support/gguf.ts";
 import { loadOwn, type OwnOptions } from "./own_llama.ts";
 import type { Generated } from "./peers/llama_child.ts";
+import type { LlamaSession } from "./peers/llama_cpp.ts";
 import { writeLlamaGguf } from "./peers/llama_gguf.ts";
 import type { BenchContext, Row, Section } from "./report.ts";
 import { median } from "./timing.ts";
@@ -105,7 +106,19 @@ async function openAll(context: BenchContext, { folder }: Task, notes: Set<strin
         const path = `${temporary}/${name}.gguf`;
         using checkpoint = openCheckpoint(folder);
         writeLlamaGguf(path, checkpoint, gguf, native ? "bytes" : "texts");
-        const { description, load_ms, generate, close } = await load(path);
+        let session: LlamaSession;
+        try {
+          session = await load(path);
+        } catch (cause) {
+          if (!native) {
+            throw new Error(`Cannot load the required peer ${name}; --no-peers runs without peers`, {
+              cause,
+            });
+          }
+          notes.add(`${name} is not here: ${cause instanceof Error ? cause.message : cause}.`);
+          continue;
+        }
+        const { description, load_ms, generate, close } = session;
         notes.add(`${name}: ${description}.`);
         generators.push({
           name: native ? `${name} (native)` : name,
