@@ -4,7 +4,7 @@
  * @module
  */
 import { DeviceUnavailable, InvalidArgument } from "./errors.ts";
-import { liveEngines, renewThreads } from "./devices/mod.ts";
+import { liveEngines, renewGpu, renewThreads } from "./devices/mod.ts";
 import { settings } from "./devices/settings.ts";
 import { checkThreads } from "./devices/wasm/threads.ts";
 
@@ -19,6 +19,17 @@ export interface Settings {
   deterministic?: boolean;
   /** Most bytes one WASM engine (one model) may use; at most 4 GiB. */
   max_memory?: number;
+  /**
+   * Whose WebGPU computes: `"runtime"`, the default, is `navigator.gpu`; `"dawn"` is `npm:webgpu`, loaded at first use, in
+   * Deno, with `--allow-ffi`.
+   */
+  webgpu?: "runtime" | "dawn";
+  /**
+   * Linear layers with float16 weights run on the GPU's matrix units: activations are rounded to float16 too (beyond
+   * 65504 they overflow), sums are float32. Off by default. An adapter without them is refused when it is opened.
+   * Experimental: checked by a compiler in tests, not yet run on hardware.
+   */
+  tensor_cores?: boolean;
 }
 
 /**
@@ -35,9 +46,15 @@ export async function configure(changes: Settings): Promise<void> {
       );
     }
   }
-  const { threads, deterministic, max_memory } = changes;
+  const { threads, deterministic, max_memory, webgpu, tensor_cores } = changes;
   if (deterministic !== undefined && typeof deterministic !== "boolean") {
     throw new InvalidArgument(`Cannot configure deterministic: ${deterministic}: expected true or false`);
+  }
+  if (webgpu !== undefined && webgpu !== "runtime" && webgpu !== "dawn") {
+    throw new InvalidArgument(`Cannot configure webgpu: ${webgpu}: expected "runtime" or "dawn"`);
+  }
+  if (tensor_cores !== undefined && typeof tensor_cores !== "boolean") {
+    throw new InvalidArgument(`Cannot configure tensor_cores: ${tensor_cores}: expected true or false`);
   }
   if (
     max_memory !== undefined &&
@@ -58,6 +75,7 @@ export async function configure(changes: Settings): Promise<void> {
   }
   const before = { ...settings };
   Object.assign(settings, Object.fromEntries(Object.entries(changes).filter(([, v]) => v !== undefined)));
+  if (webgpu !== undefined || tensor_cores !== undefined) await renewGpu();
   if (threads === undefined) return;
   const why = await renewThreads();
   if (why === null) return;

@@ -9,6 +9,7 @@ import { type EngineOptions, WasmEngine } from "./wasm/engine.ts";
 import { settings } from "./settings.ts";
 import { endCrew, theCrew } from "./wasm/crew.ts";
 import { describeThreads } from "./wasm/threads.ts";
+import { openDawn } from "./webgpu/dawn.ts";
 import { WebGpuDevice } from "./webgpu/device.ts";
 
 const engines = new Set<WasmEngine>();
@@ -43,7 +44,10 @@ export function defaultDevice(name: DeviceName): Device {
 /** The one GPU; a new one after the last was lost. */
 function theGpu(): WebGpuDevice {
   if (gpu?.isClosed) gpu = undefined;
-  return gpu ??= new WebGpuDevice();
+  return gpu ??= new WebGpuDevice({
+    ...(settings.webgpu === "dawn" ? { gpu: openDawn } : {}),
+    matrices: settings.tensor_cores,
+  });
 }
 
 /**
@@ -109,6 +113,13 @@ export function liveEngines(): string[] {
   const models = [...engines].filter((e) => e !== small).length;
   if (models > 0) alive.push(`${models} model engines`);
   return alive;
+}
+
+/** Lets the GPU go, while nothing is alive: the next one is opened as {@linkcode settings} say. */
+export async function renewGpu(): Promise<void> {
+  const last = gpu;
+  gpu = undefined;
+  await last?.destroy();
 }
 
 /**

@@ -13,7 +13,7 @@ import { specialise } from "../../src/devices/webgpu/template.ts";
 import { type DType, DTYPES } from "../../src/dtype.ts";
 import { defaults } from "../../src/devices/webgpu/template.ts";
 import { expand, shrink } from "../../kernels/expand.ts";
-import { FLOATS, nullGpu, Views } from "./null_gpu.ts";
+import { FLOATS, MATRIX_FEATURES, nullGpu, Views } from "./null_gpu.ts";
 
 const gpu = await nullGpu();
 const missing = typeof gpu === "string";
@@ -208,7 +208,7 @@ Deno.test({
   ignore: missing,
   fn: async () => {
     const adapter = await (gpu as GPU).requestAdapter();
-    const device = await adapter!.requestDevice({ requiredFeatures: ["subgroups" as GPUFeatureName] });
+    const device = await adapter!.requestDevice({ requiredFeatures: MATRIX_FEATURES });
     const problems: string[] = [];
     for (const name of STEMS) {
       const code = Deno.readTextFileSync(new URL(name, KERNELS));

@@ -5,18 +5,22 @@
  */
 import type { View } from "../../src/devices/device.ts";
 import type { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
+import { FEATURES } from "../../src/devices/webgpu/matrix_units.ts";
 import type { DType } from "../../src/dtype.ts";
 import { openDawn } from "../dawn/dawn.ts";
 
 /** Types of floats that kernels read. */
 export const FLOATS = ["float32", "float16", "bfloat16"] as const;
 
-/** The null GPU, or why there is none. */
+/** What the kernels on matrix units enable. */
+export const MATRIX_FEATURES = [...FEATURES] as GPUFeatureName[];
+
+/** The null GPU with experimental features, or why there is none. */
 export async function nullGpu(): Promise<GPU | string> {
   const { state } = await Deno.permissions.query({ name: "ffi" });
   if (state !== "granted") return "Dawn needs --allow-ffi";
   try {
-    return await openDawn(["backend=null"]);
+    return await openDawn(["backend=null", "enable-dawn-features=allow_unsafe_apis"]);
   } catch (error) {
     return `Dawn could not be loaded: ${error instanceof Error ? error.message.split("\n")[0] : error}`;
   }

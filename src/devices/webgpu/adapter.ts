@@ -4,6 +4,7 @@
  * @module
  */
 import { DeviceUnavailable } from "../../errors.ts";
+import { matrixFeatures } from "./matrix_units.ts";
 
 /** Limits whose defaults are far below what adapters offer. */
 const LIMITS = [
@@ -51,7 +52,8 @@ async function findAdapter(gpu: GPU, software: boolean): Promise<GPUAdapter | nu
 }
 
 /**
- * Opens the most powerful GPU, or with `software` a software adapter, with all its limits and with `features`.
+ * Opens the most powerful GPU, or with `software` a software adapter, with all its limits, `features`, and
+ * with `matrices` what products on matrix units need.
  *
  * @throws {DeviceUnavailable}
  */
@@ -59,6 +61,7 @@ export async function openAdapter(
   gpu: GPU | undefined,
   software = false,
   features: readonly GPUFeatureName[] = [],
+  matrices = false,
 ): Promise<{ device: GPUDevice; info: Omit<WebGpuInfo, "subgroup_size"> }> {
   if (!gpu) {
     throw new DeviceUnavailable(`Cannot use device "webgpu": this runtime has no navigator.gpu. ${ADVICE}`);
@@ -71,11 +74,12 @@ export async function openAdapter(
   const limits = Object.fromEntries(
     LIMITS.map((name) => [name, adapter.limits[name]]),
   ) as WebGpuInfo["limits"];
+  const needed = [...features, ...(matrices ? matrixFeatures(adapter) : [])];
   const request = (extra: readonly string[]) =>
     adapter.requestDevice({
       label: "attune",
       requiredLimits: { ...limits },
-      requiredFeatures: [...features, ...extra] as GPUFeatureName[],
+      requiredFeatures: [...new Set([...needed, ...extra])] as GPUFeatureName[],
     });
   let device: GPUDevice;
   try {

@@ -26,8 +26,10 @@ import { probeSubgroups } from "./subgroups.ts";
 
 /** Options of {@linkcode WebGpuDevice}. */
 export interface WebGpuOptions {
-  /** The implementation to use; `navigator.gpu` by default. */
-  readonly gpu?: GPU;
+  /** The implementation to use, or what opens it; `navigator.gpu` by default. */
+  readonly gpu?: GPU | (() => Promise<GPU>);
+  /** Multiplies by float16 weights on matrix units; the adapter must have them. */
+  readonly matrices?: boolean;
   /** Asks for a software adapter; by default one is taken only where there is no other. */
   readonly software?: boolean;
   /** Times compute passes by the GPU's clock, for benches; the adapter needs `timestamp-query`. */
@@ -52,7 +54,7 @@ export class WebGpuDevice implements Device {
   readonly kernels: Kernels;
   /** Counters for tests and benches. */
   readonly stats: WebGpuStats = { dispatches: 0, submits: 0, readbacks: 0, pipelines: 0 };
-  readonly #gpu: GPU | undefined;
+  readonly #gpu: WebGpuOptions["gpu"];
   readonly #options: WebGpuOptions;
   readonly #memory = new Memory();
   #commands: Recorded[] = [];
@@ -68,7 +70,7 @@ export class WebGpuDevice implements Device {
   constructor(options: WebGpuOptions = {}) {
     this.#options = options;
     this.#gpu = options.gpu ?? globalThis.navigator?.gpu;
-    this.kernels = new WebGpuKernels(this);
+    this.kernels = new WebGpuKernels(this, options.matrices);
   }
 
   /**
@@ -101,10 +103,12 @@ export class WebGpuDevice implements Device {
 
   async #request(): Promise<{ executor: Executor; info: WebGpuInfo }> {
     try {
+      const gpu = typeof this.#gpu === "function" ? await this.#gpu() : this.#gpu;
       const { device, info } = await openAdapter(
-        this.#gpu,
+        gpu,
         this.#options.software,
         this.#options.timed ? ["timestamp-query"] : [],
+        this.#options.matrices,
       );
       watch(device, () => this.#isClosed, (failure) => this.#failure ??= failure);
       this.#memory.limit = info.limits.maxBufferSize;
@@ -118,7 +122,7 @@ export class WebGpuDevice implements Device {
         unrolled: deep,
       };
       const stopwatch = this.#options.timed ? new Stopwatch(device) : null;
-      const packed = async () => this.#options.packed_dot ?? await hasPackedDot(device, this.#gpu);
+      const packed = async () => this.#options.packed_dot ?? await hasPackedDot(device, gpu);
       const subgroups = this.#options.subgroups === false ? null : await probeSubgroups(device);
       const executor = new Executor(device, this.stats, this.#memory, deep, packed, subgroups, stopwatch);
       return { executor, info: { ...info, subgroup_size: subgroups?.size ?? 0 } };

@@ -10,7 +10,7 @@ import { eager, flash } from "./attention.ts";
 import type { Dispatch } from "./command.ts";
 import { binary, embedding, rotary, unary, where } from "./elementwise.ts";
 import type { KernelLimits } from "./flash_tile.ts";
-import { linear, product, requireContiguous, transposed } from "./matmul.ts";
+import { linear, linearMatrix, product, requireContiguous, transposed } from "./matmul.ts";
 import { linearQuantized } from "./quantized.ts";
 import { count } from "./record.ts";
 import { argmax, layerNorm, reduce, rmsNorm, softmax } from "./rows.ts";
@@ -26,10 +26,12 @@ export interface Recorder extends Device {
 /** Records kernels on `device`. */
 export class WebGpuKernels implements Kernels {
   readonly #device: Recorder;
+  readonly #matrices: boolean;
 
-  /** Kernels of `device`. */
-  constructor(device: Recorder) {
+  /** Kernels of `device`; with `matrices` float16 weights are multiplied on matrix units. */
+  constructor(device: Recorder, matrices = false) {
     this.#device = device;
+    this.#matrices = matrices;
   }
 
   #record(...commands: readonly (Dispatch | null)[]): void {
@@ -62,7 +64,8 @@ export class WebGpuKernels implements Kernels {
   }
 
   linear(x: View, weight: View, bias: View | null, out: View): void {
-    this.#record(...linear(x, weight, bias, out));
+    const onMatrices = this.#matrices && weight.dtype === "float16" && x.dtype === "float32";
+    this.#record(...(onMatrices ? linearMatrix : linear)(x, weight, bias, out));
   }
 
   linear_quantized(x: View, weight: QuantizedView, bias: View | null, out: View, room: View): void {

@@ -114,6 +114,36 @@ export function linear(x: View, weight: View, bias: View | null, out: View): Dis
   return [launch("linear", constants, [from, matrix, shift, to], [out], params, grid)];
 }
 
+/**
+ * `out = x · weightᵀ + bias` on matrix units: x (M, I) float32, rounded to float16, weight (O, I) float16, bias (O),
+ * out (M, O). One arithmetic for any number of rows.
+ */
+export function linearMatrix(x: View, weight: View, bias: View | null, out: View): Dispatch[] {
+  const [m, o] = out.shape as [number, number];
+  if (m === 0 || o === 0) return [];
+  expectDType("x of linear", x, "float32");
+  expectDType("a weight", weight, "float16");
+  expectDType("the result of linear", out, "float32");
+  const from = operand(x),
+    matrix = operand(weight),
+    shift = bias ? operand(bias) : null,
+    to = operand(out, true);
+  const few = m <= 16;
+  const constants = {
+    WEIGHT: "f16",
+    BIAS: bias ? floatType("a bias", bias.dtype) : "f32",
+    HAS_BIAS: bias !== null,
+    RM: few ? 1 : 2,
+    RN: few ? 1 : 2,
+    ACROSS: few ? 4 : 2,
+  };
+  const params = new Params().int(m, x.shape[1]!, o, from.offset, ...x.strides)
+    .int(matrix.offset, ...weight.strides)
+    .int(shift?.offset ?? 0, bias?.strides[0] ?? 0, to.offset, out.strides[0]!);
+  const grid = [Math.ceil(o / 64), Math.ceil(m / (few ? 16 : 64)), 1] as const;
+  return [launch("linear_matrix", constants, [from, matrix, shift, to], [out], params, grid)];
+}
+
 /** Whether kernels that write rows of `out` without strides may. */
 export function requireContiguous(name: string, view: View): void {
   if (!isContiguous(view)) {
