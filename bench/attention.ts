@@ -37,7 +37,7 @@ const LONG = 4096;
 const STREAMS_FROM = 64 * 2 ** 20;
 
 /** Query, key and value, and how they lie in memory. */
-interface Inputs extends Disposable {
+export interface Inputs extends Disposable {
   readonly q: Tensor;
   readonly k: Tensor;
   readonly v: Tensor;
@@ -57,7 +57,7 @@ function disposing(tensors: readonly (Disposable | null)[]): () => void {
 }
 
 /** Plain (B, H, N, D) tensors. */
-function plain({ B, H, Hkv, Q, K, D, kv = "float32" }: AttentionShape, o: Operands): Inputs {
+export function plain({ B, H, Hkv, Q, K, D, kv = "float32" }: AttentionShape, o: Operands): Inputs {
   const q = Tensor.from(o.q, { shape: [B, H, Q, D] });
   const k = Tensor.from(o.k, { shape: [B, Hkv, K, D], dtype: kv });
   const v = Tensor.from(o.v, { shape: [B, Hkv, K, D], dtype: kv });
@@ -116,7 +116,9 @@ function ready(name: Name, layout: string, shape: AttentionShape, { q, k, v }: I
 }
 
 /** Operands rounded to the stored type, so that oracle and kernels see the same numbers. */
-async function operandsOf({ name, B, H, Hkv, Q, K, D, kv = "float32" }: AttentionShape): Promise<Operands> {
+export async function operandsOf(
+  { name, B, H, Hkv, Q, K, D, kv = "float32" }: AttentionShape,
+): Promise<Operands> {
   const rounded = async (n: number, seed: number) => {
     const data = fastUniform(n, seed);
     if (kv === "float32") return data;

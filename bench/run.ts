@@ -7,6 +7,7 @@ import { Argument, Command } from "npm:commander@14.0.3";
 import { configure } from "../mod.ts";
 import { benchAttention } from "./attention.ts";
 import { writeCharts } from "./charts.ts";
+import { benchChoice } from "./choice.ts";
 import { benchGenerate } from "./generate.ts";
 import { judge } from "./goals.ts";
 import { benchLarge } from "./large.ts";
@@ -43,6 +44,7 @@ interface Bench {
 const BENCHES: Readonly<Record<string, Bench>> = {
   linear: { run: benchLinear, threaded: true },
   attention: { run: benchAttention, threaded: true },
+  choice: { run: benchChoice },
   masks: { run: benchMasks },
   generate: { run: benchGenerate },
   llama: { run: benchLlama, threaded: true },
