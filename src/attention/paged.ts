@@ -15,7 +15,7 @@ import { eager } from "./eager.ts";
 import { flash } from "./flash.ts";
 import { type Attend, type BuiltinAttention, forwardOf } from "./forward.ts";
 import { limitsOf, requestMask } from "./requests.ts";
-import { sdpa } from "./sdpa.ts";
+import { packedSdpa } from "./sdpa.ts";
 import type { AttentionKwargs, AttentionModule } from "./types.ts";
 
 /** What paged attention needs of `kwargs.cache`. */
@@ -85,7 +85,7 @@ export const flash_paged_attention_forward: BuiltinAttention = forwardOf((...arg
 /** As {@linkcode eager_paged_attention_forward}, with the log-sum-exp. */
 export const pagedEager: Attend = masked("paged|eager", eager, eager_mask);
 /** As {@linkcode sdpa_paged_attention_forward}, with the log-sum-exp. */
-export const pagedSdpa: Attend = masked("paged|sdpa", sdpa, sdpa_mask);
+export const pagedSdpa: Attend = masked("paged|sdpa", packedSdpa, sdpa_mask);
 
 function masked(name: string, attend: Attend, format: MaskFormatter): Attend {
   return (module, query, key, value, attention_mask, kwargs) =>

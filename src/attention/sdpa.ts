@@ -3,13 +3,13 @@
  *
  * @module
  */
-import type { AttentionAlgorithm } from "../devices/device.ts";
+import type { AttentionAlgorithm, DeviceName } from "../devices/device.ts";
 import { slice } from "../ops/shape.ts";
 import type { Tensor } from "../tensor.ts";
 import { attend, type Attended, checkKwargs, precisionOf } from "./attend.ts";
 import { denseMask } from "./eager.ts";
 import { chooseSdpaAlgorithm } from "./sdpa_kernel.ts";
-import { type BuiltinAttention, forwardOf } from "./forward.ts";
+import { type Attend, type BuiltinAttention, forwardOf } from "./forward.ts";
 import type { AttentionKwargs, AttentionMask, AttentionModule } from "./types.ts";
 
 /**
@@ -19,10 +19,16 @@ import type { AttentionKwargs, AttentionMask, AttentionModule } from "./types.ts
  *
  * @throws {InvalidArgument} for operands, masks or keyword arguments that do not fit
  */
-export const sdpa_attention_forward: BuiltinAttention = forwardOf(sdpa);
+export const sdpa_attention_forward: BuiltinAttention = forwardOf((...args) => sdpa(...args));
 
 /** As {@linkcode sdpa_attention_forward}, with the log-sum-exp where `return_lse` asks for it. */
-export function sdpa(
+export const sdpa: Attend = (...args) => sdpaBy(algorithmByShape, ...args);
+
+/** As {@linkcode sdpa} over a row in which requests are packed: its length says nothing of any of them. */
+export const packedSdpa: Attend = (...args) => sdpaBy(() => "flash", ...args);
+
+function sdpaBy(
+  byShape: typeof algorithmByShape,
   module: AttentionModule,
   query: Tensor,
   key: Tensor,
@@ -50,15 +56,32 @@ export function sdpa(
   };
   const result = attend(query, k, v, {
     ...shared,
-    algorithm: chooseSdpaAlgorithm(query.device, kwargs.sdpa_backends, algorithmByShape(q, k.shape[2]!)),
+    algorithm: chooseSdpaAlgorithm(
+      query.device,
+      kwargs.sdpa_backends,
+      byShape(query.device, q, k.shape[2]!),
+    ),
     lse: kwargs["return_lse"] === true,
   });
   return kwargs.output_attentions === true ? withWeights(result, query, k, v, shared) : result;
 }
 
-/** Tiling pays once there is more than one key tile; below it the plain kernel does less bookkeeping. */
-function algorithmByShape(q: number, k: number): AttentionAlgorithm {
-  return q * k <= 16 ? "eager" : "flash";
+/** Queries the tiled WASM kernel takes together, and how much more of them than there are it may compute. */
+const GROUP = 8;
+const WASTE = 1.15;
+
+/** Keys up to which a block of rows and their scores stay in the caches. */
+const EAGER_KEYS = 32768;
+
+/**
+ * The fastest algorithm for the shape of one sequence; which of them where: bench/NOTES.md, "What sdpa chooses". Of the
+ * tiled kernels the device takes its best.
+ */
+function algorithmByShape(device: DeviceName, q: number, k: number): AttentionAlgorithm {
+  // Below a tile of keys the plain kernel does less bookkeeping.
+  if (q * k <= 16) return "eager";
+  const wasted = Math.ceil(q / GROUP) * GROUP > WASTE * q;
+  return device === "wasm" && q > GROUP && wasted && k <= EAGER_KEYS ? "eager" : "flash";
 }
 
 /** Adds the weights of a fused call by a second pass over the scores; the output stays the fused one. */
