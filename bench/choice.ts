@@ -4,8 +4,14 @@
  *
  * @module
  */
-import { attention, type AttentionOptions, sdpa_mask, SDPBackend, Tensor } from "../mod.ts";
-import { sliding_window_causal_mask_function } from "../mod.ts";
+import {
+  attention,
+  type AttentionOptions,
+  sdpa_mask,
+  SDPBackend,
+  sliding_window_causal_mask_function,
+  type Tensor,
+} from "../mod.ts";
 import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
 import { type Inputs, operandsOf, plain } from "./attention.ts";
 import { type AttentionShape, flopsOf, shapesOf } from "./cases.ts";
