@@ -25,7 +25,7 @@
 //
 // Length: one kernel with all its mask forms, read from top to bottom.
 
-//#flags OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false SHUFFLE=false
+//#flags SCALED=false OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false SHUFFLE=false
 const D: u32 = 64u; //#constant
 const DV: u32 = 64u; //#constant
 const TY: u32 = 16u; //#constant
@@ -81,6 +81,14 @@ struct Params {
   v_b: u32,
   v_h: u32,
   v_n: u32,
+  key_scales_offset: u32, // SCALED
+  key_scales_b: u32,
+  key_scales_h: u32,
+  key_scales_n: u32,
+  value_scales_offset: u32,
+  value_scales_b: u32,
+  value_scales_h: u32,
+  value_scales_n: u32,
   out_offset: u32,
   lse_offset: u32,
   padding_offset: u32,
@@ -134,6 +142,12 @@ struct Params {
 //#if SINKS
 @group(0) @binding(8) var<storage, read> sinks: array<f32>; // (H)
 //#endif
+//#if SCALED
+//| @group(0) @binding(11) var<storage, read> key_scales: array<f32>; // (B, Hkv, K) by strides, as the next
+//| @group(0) @binding(12) var<storage, read> value_scales: array<f32>;
+//| var<private> key_scale: u32; // of this head's first row
+//| var<private> value_scale: u32;
+//#endif
 //#if BLOCKS
 @group(0) @binding(9) var<storage, read> lists: array<u32>; // (B, H, query blocks, 2) by strides, and entries (n, 2): a block of keys, its bits or -1
 @group(0) @binding(10) var<storage, read> bits: array<u32>; // (m, block_q, bytes), a byte a word: bit j % 8 of byte j / 8 is key j of the block
@@ -158,11 +172,19 @@ fn is_read(j: u32, bit: u32) -> bool { return j < p.k && ((atomicLoad(&any_shown
 // All reading of keys and values: elements d...d + 3 of row j, the bit-th of its tile, zeros where there is nothing to see.
 fn key_of(base: u32, j: u32, bit: u32, d: u32) -> vec4<f32> {
   if (d >= D || !is_read(j, bit)) { return vec4<f32>(0.0); }
+  //#if SCALED
+  //| return key4(base + j * p.k_n + d, D - d) * key_scales[key_scale + j * p.key_scales_n];
+  //#else
   return key4(base + j * p.k_n + d, D - d);
+  //#endif
 }
 fn value_of(base: u32, j: u32, bit: u32, d: u32) -> vec4<f32> {
   if (d >= DV || !is_read(j, bit)) { return vec4<f32>(0.0); }
+  //#if SCALED
+  //| return value4(base + j * p.v_n + d, DV - d) * value_scales[value_scale + j * p.value_scales_n];
+  //#else
   return value4(base + j * p.v_n + d, DV - d);
+  //#endif
 }
 fn query_of(b: u32, head0: u32, line: u32, d: u32) -> vec4<f32> {
   if (d >= D || line >= p.q * p.pack) { return vec4<f32>(0.0); }
@@ -267,6 +289,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   let rows = p.q * p.pack;
   let k_base = p.k_offset + b * p.k_b + kv_head * p.k_h;
   let v_base = p.v_offset + b * p.v_b + kv_head * p.v_h;
+  //#if SCALED
+  //| key_scale = p.key_scales_offset + b * p.key_scales_b + kv_head * p.key_scales_h;
+  //| value_scale = p.value_scales_offset + b * p.value_scales_b + kv_head * p.value_scales_h;
+  //#endif
 
   // Keys that some row of this tile may see.
   var low = i32(row0);

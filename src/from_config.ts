@@ -71,7 +71,7 @@ export async function fromConfig(
   if (place !== "wasm" && place !== "webgpu") {
     throw new InvalidArgument(`Cannot make a model on "${String(place)}": expected wasm or webgpu`);
   }
-  const kv_dtype = checkKvDType(options.kv_dtype, place);
+  const kv_dtype = checkKvDType(options.kv_dtype);
   if (!Number.isSafeInteger(seed) || seed < 0) {
     throw new InvalidArgument(`Cannot make a model with seed ${String(seed)}: expected an integer ≥ 0`);
   }

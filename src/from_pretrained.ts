@@ -47,7 +47,7 @@ export interface FromPretrainedOptions extends HubOptions {
   dtype?: DType | "auto";
   /**
    * Type keys and values are kept in by the caches made for calls: rounded to `"bfloat16"` or `"float16"`, or to `"int8"`
-   * with a scale a row (on the CPU). Default: what layers compute, float32.
+   * with a scale a row. Default: what layers compute, float32.
    */
   kv_dtype?: KvDType | null;
   /**
@@ -93,7 +93,7 @@ export async function fromPretrained(
   if (place !== "wasm" && place !== "webgpu") {
     throw new InvalidArgument(`Cannot load a model on "${String(place)}": expected wasm or webgpu`);
   }
-  const kv_dtype = checkKvDType(options.kv_dtype, place);
+  const kv_dtype = checkKvDType(options.kv_dtype);
   const read = signal === undefined ? {} : { signal };
   const meter = new DownloadMeter(options.progress_callback);
   const files = await openFiles(idOrPathOrUrl, { ...hubOptions(options), meter });

@@ -3,12 +3,11 @@
  *
  * @module
  */
-import type { DeviceName } from "../devices/device.ts";
 import { InvalidArgument } from "../errors.ts";
 
 /**
  * How keys and values are kept. The float types round; `"int8"` scales every row of a head by its largest element, in 1
- * byte an element and 4 a row, on the CPU only.
+ * byte an element and 4 a row.
  */
 export type KvDType = "float32" | "float16" | "bfloat16" | "int8";
 
@@ -18,15 +17,14 @@ export const KV_DTYPES: readonly KvDType[] = ["float32", "float16", "bfloat16", 
 /**
  * Checks a type that came from outside; null and undefined leave keys and values as they are computed.
  *
- * @throws {InvalidArgument} naming what is allowed, also for a type the device does not have
+ * @throws {InvalidArgument} naming what is allowed
  */
-export function checkKvDType(kv_dtype: unknown, device: DeviceName = "wasm"): KvDType | null {
-  const known = KV_DTYPES.filter((dtype) => dtype !== "int8" || device === "wasm");
+export function checkKvDType(kv_dtype: unknown): KvDType | null {
   if (kv_dtype === undefined || kv_dtype === null) return null;
-  const found = known.find((dtype) => dtype === kv_dtype);
+  const found = KV_DTYPES.find((dtype) => dtype === kv_dtype);
   if (found !== undefined) return found;
   throw new InvalidArgument(
-    `Cannot keep keys and values as kv_dtype ${JSON.stringify(kv_dtype) ?? typeof kv_dtype} on ${device}: ` +
-      `expected one of ${known.join(", ")}`,
+    `Cannot keep keys and values as kv_dtype ${JSON.stringify(kv_dtype) ?? typeof kv_dtype}: ` +
+      `expected one of ${KV_DTYPES.join(", ")}`,
   );
 }

@@ -17,7 +17,7 @@ import { expandView, placeOf } from "../ops/place.ts";
 import { slice } from "../ops/shape.ts";
 import { keep, tidy } from "../scope.ts";
 import { hostData, Tensor } from "../tensor.ts";
-import { checkKvDType, type KvDType } from "./kv_dtype.ts";
+import type { KvDType } from "./kv_dtype.ts";
 
 /** Keys (B, Hkv, N, D) and values (B, Hkv, N, Dv). */
 export type States = [keys: Tensor, values: Tensor];
@@ -119,7 +119,6 @@ export abstract class CacheLayer implements Disposable {
   /** The filled slots on another device, which belong to the caller; null when there is nothing to move. */
   async moved(device: DeviceName): Promise<States | null> {
     if (this.#states === null || this.device === device) return null;
-    if (this.#states[0].scales !== null) checkKvDType("int8", device);
     const [keys, values] = this.views(this.start, this.end);
     using _keys = keys;
     using _values = values;
@@ -275,7 +274,6 @@ function same(t: Tensor): Tensor {
 function bufferOf(like: Tensor, dtype: DType, shape: readonly number[]): Tensor {
   const device = placeOf([like], "cache");
   if (dtype !== "int8") return Tensor.empty(device, dtype, shape);
-  checkKvDType(dtype, device.name);
   return tidy(() => {
     const scales = Tensor.empty(device, "float32", [...shape.slice(0, 3), 1]);
     return Tensor.quantized(Tensor.empty(device, dtype, shape), scales);

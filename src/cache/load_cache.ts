@@ -13,7 +13,7 @@ import { fileSource } from "../hub/source.ts";
 import { Tensor } from "../tensor.ts";
 import { DynamicCache } from "./dynamic.ts";
 import { fingerprintOf } from "./fingerprint.ts";
-import { checkKvDType, KV_DTYPES } from "./kv_dtype.ts";
+import { KV_DTYPES } from "./kv_dtype.ts";
 import type { LayerState } from "./layer.ts";
 import { checkOptions } from "./layered.ts";
 import { FORMAT, VERSION } from "./save_cache.ts";
@@ -61,7 +61,7 @@ export async function load_cache(path: string | URL, options: LoadCacheOptions =
   const source = await fileSource(path, read);
   const { name } = source;
   using file = await openSafetensors(source, read);
-  const { cache, seen, count } = await emptyCache(file, name, config, device);
+  const { cache, seen, count } = await emptyCache(file, name, config);
   const layers: LayerState[] = [];
   let done = false;
   try {
@@ -94,7 +94,6 @@ async function emptyCache(
   { metadata }: Weights,
   name: string,
   config: PretrainedConfig | undefined,
-  device: DeviceName,
 ): Promise<{ cache: DynamicCache | StaticCache; seen: number; count: number }> {
   const refuse = (what: string, expected: string) =>
     new ModelFileError(
@@ -130,7 +129,6 @@ async function emptyCache(
   const kept = metadata.get("kv_dtype");
   const kv_dtype = KV_DTYPES.find((dtype) => dtype === kept) ?? null;
   if (kept !== undefined && kv_dtype === null) throw refuse("kv_dtype", `one of ${KV_DTYPES.join(", ")}`);
-  checkKvDType(kv_dtype, device);
   const cache = kind === "static"
     ? new StaticCache({
       config: config!,

@@ -99,7 +99,7 @@ export interface AttentionCall {
   readonly precision?: AttentionPrecision | undefined;
   /** (B, H, Q, D) float32, any outer strides, last dimension contiguous. */
   readonly query: View;
-  /** (B, Hkv, K, D) float32, float16, bfloat16, or int8 with scales (on WASM). Query head h reads key/value head floor(h / (H / Hkv)). */
+  /** (B, Hkv, K, D) float32, float16, bfloat16, or int8 with scales. Query head h reads key/value head floor(h / (H / Hkv)). */
   readonly key: View;
   /** (B, Hkv, K, Dv), dtype as `key`. */
   readonly value: View;
@@ -181,7 +181,7 @@ export interface Kernels {
   argmax(x: View, out: View): void;
   /**
    * Rows of x (B, H, N, D), any float type, as int8: `scales` (B, H, N, 1) = max|row| / 127 and `out` (B, H, N, D) =
-   * x / scale, rounded to the nearest, ties to even. A row of zeros has scale 0, one that is not finite NaN. WASM only.
+   * x / scale, rounded to the nearest, ties to even. A row of zeros has scale 0, one that is not finite NaN.
    */
   quantize(x: View, out: View, scales: View): void;
   /** Scaled dot-product attention, see {@linkcode AttentionCall}. */

@@ -28,7 +28,7 @@ export interface CacheChoice {
  */
 export function cacheOf(
   options: CacheChoice,
-  { text_config: config, kv_dtype: own, device }: Pick<Generative, "text_config" | "kv_dtype" | "device">,
+  { text_config: config, kv_dtype: own }: Pick<Generative, "text_config" | "kv_dtype">,
   length: number,
 ): Cache {
   const { past_key_values = null, cache_implementation } = options;
@@ -48,7 +48,7 @@ export function cacheOf(
     if (also === null) return past_key_values;
     throw new InvalidArgument(`Cannot generate with past_key_values and ${also}: expected one of them`);
   }
-  const kv_dtype = checkKvDType(options.kv_dtype ?? own, device);
+  const kv_dtype = checkKvDType(options.kv_dtype ?? own);
   return cache_implementation === "static"
     ? new StaticCache({ config, max_cache_len: length, kv_dtype })
     : new DynamicCache({ config, kv_dtype });

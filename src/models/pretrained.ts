@@ -7,7 +7,7 @@
  */
 import { checkBackends, enabledSdpaBackends } from "../attention/sdpa_kernel.ts";
 import type { Cache } from "../cache/cache.ts";
-import { checkKvDType, type KvDType } from "../cache/kv_dtype.ts";
+import type { KvDType } from "../cache/kv_dtype.ts";
 import type { AttnImplementation, PretrainedConfig } from "../config.ts";
 import type { Device, DeviceName } from "../devices/device.ts";
 import { acquire, closeEngine, defaultDevice, openEngine } from "../devices/mod.ts";
@@ -221,7 +221,6 @@ export abstract class PreTrainedModel extends GenerationMixin implements AsyncDi
    *
    * @throws {DeviceUnavailable} when the device does not exist here
    * @throws {EngineFailure} when the device has failed and the weights came from no files
-   * @throws {InvalidArgument} when it cannot keep the model's `kv_dtype`
    */
   async to(device: DeviceName): Promise<this> {
     if (device !== "wasm" && device !== "webgpu") {
@@ -230,7 +229,6 @@ export abstract class PreTrainedModel extends GenerationMixin implements AsyncDi
     return await this.#exclusive(async () => {
       const old = this.#device;
       if (device === old.name && !old.isClosed) return this;
-      checkKvDType(this.kv_dtype, device);
       const move = moverOf(this.#parameters, old, this.#reload);
       await acquire(device);
       const target = device === "wasm" ? openEngine() : defaultDevice(device);

@@ -51,7 +51,6 @@ const ONE_DEVICE_ONLY: Readonly<Record<string, string>> = {
   quantize_weight: "weights are made once, and on the CPU the same bits come out everywhere",
   pack_weight: "as quantize_weight: from files into memory",
   unpack_weight: "as quantize_weight: from memory into files",
-  kv_quantize: "rounds keys and values of int8 caches, which the GPU refuses",
   linear_matrix: "matrix units are the GPU's",
   patch: "GPU copies move whole words, and a tensor of halves may start in the middle of one",
 };

@@ -99,6 +99,12 @@ function rowwise(device: WebGpuDevice, views: Views): void {
 }
 
 function quantized(device: WebGpuDevice, views: Views): void {
+  for (const D of [64, 7]) {
+    for (const dtype of FLOATS) {
+      const shape = [1, 2, 3, D];
+      device.kernels.quantize(views.make(shape, dtype), views.make(shape, "int8"), views.make([1, 2, 3, 1]));
+    }
+  }
   for (const format of QUANTIZED_FORMATS) {
     const matrix = { format, shape: [9, 70] as const };
     const packed = views.make([packedWords(matrix)], "int32");
@@ -136,6 +142,18 @@ function attention(device: WebGpuDevice, views: Views): void {
       });
     }
   };
+  const bytes = (shape: readonly number[]): View => ({
+    ...views.make(shape, "int8"),
+    scales: views.make([...shape.slice(0, 3), 1]),
+  });
+  for (const Q of [1, 20, 300]) {
+    for (const D of [7, 64, 192]) {
+      for (const version of [2, 3, 4] as const) {
+        const shape = [base.B, base.Hkv, 600, D];
+        run({ Q, K: 600, D, Dv: D }, () => ({ key: bytes(shape), value: bytes(shape), version }));
+      }
+    }
+  }
   for (const kv of FLOATS) {
     for (const D of [1, 4, 7, 8, 16, 24, 64, 80, 96, 128, 192, 256]) {
       for (const Q of [1, 20]) run({ D, Dv: D, kv, Q }, () => ({}));

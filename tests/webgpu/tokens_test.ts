@@ -24,20 +24,19 @@ interface Cost {
 
 /** Linear layers in a layer: with quantised weights each also rounds its rows. */
 const LINEAR = 7;
-
 const CASES = [
-  ...Object.entries(IN_LAYER).map(([name, most]) => [name, undefined, most] as const),
-  ["sdpa", "int8", IN_LAYER["sdpa"]! + LINEAR],
-  ["flash_attention_2", "int4", IN_LAYER["flash_attention_2"]! + LINEAR],
+  ...Object.entries(IN_LAYER).map(([name, most]) => [name, {}, most] as const),
+  ["sdpa", { quantization: "int8" }, IN_LAYER["sdpa"]! + LINEAR],
+  ["flash_attention_2", { quantization: "int4", kv_dtype: "int8" }, IN_LAYER["flash_attention_2"]! + LINEAR],
 ] as const;
 
-for (const [attn_implementation, quantization, most] of CASES) {
-  const name = `${attn_implementation}${quantization === undefined ? "" : `, ${quantization}`}`;
+for (const [attn_implementation, types, most] of CASES) {
+  const name = [attn_implementation, ...Object.entries(types).map(String)].join(" ");
   withGpu(`${name}: launches, submits and readbacks of a token are bounded`, async () => {
     await using model = await AutoModelForCausalLM.from_pretrained(DEMO, {
       attn_implementation,
       device: "webgpu",
-      ...(quantization === undefined ? {} : { quantization }),
+      ...types,
     });
     const device = model.deviceHandle as WebGpuDevice;
     for (

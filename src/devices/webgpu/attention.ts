@@ -1,11 +1,12 @@
 /**
- * Launches of the attention kernels.
+ * Launches of the attention kernels. Length: eager and flash share masks, operands and what they do with int8.
  *
  * @module
  */
 import { InvalidArgument } from "../../errors.ts";
 import type { AttentionCall, BlocksView, FlashVersion, View } from "../device.ts";
 import type { Dispatch } from "./command.ts";
+import { binary, unary } from "./elementwise.ts";
 import { flashTile, type KernelLimits, TILE_KEYS } from "./flash_tile.ts";
 import { product, transposed } from "./matmul.ts";
 import {
@@ -118,8 +119,23 @@ function masking(call: AttentionCall): Masking {
   };
 }
 
+/** Keys or values of a call as floats: what is int8 is widened into scratch. */
+function widened(view: View, scratch: Scratch): [view: View, commands: (Dispatch | null)[]] {
+  if (view.scales === undefined) return [view, []];
+  const integers = scratch(view.shape), floats = scratch(view.shape);
+  const scales = { ...view.scales, shape: view.shape, strides: [...view.scales.strides.slice(0, 3), 0] };
+  return [floats, [unary("copy", view, integers), binary("mul", integers, scales, floats)]];
+}
+
+/** A call with float keys and values, and what makes them so. */
+function wide(call: AttentionCall, scratch: Scratch): [call: AttentionCall, commands: Dispatch[]] {
+  const [key, first] = widened(call.key, scratch), [value, second] = widened(call.value, scratch);
+  return [{ ...call, key, value }, [...first, ...second].filter((command) => command !== null)];
+}
+
 /** Materialised scores: product, masked softmax in place, product. `scratch` holds the scores when no weights are asked for. */
-export function eager(call: AttentionCall, scratch: Scratch): Dispatch[] {
+export function eager(given: AttentionCall, scratch: Scratch): Dispatch[] {
+  const [call, before] = wide(given, scratch);
   const { query, key, value, out, lse } = call;
   const [b, h, q, d] = query.shape as [number, number, number, number];
   const [, groups, k] = key.shape as [number, number, number];
@@ -143,7 +159,7 @@ export function eager(call: AttentionCall, scratch: Scratch): Dispatch[] {
     strides: [0, 2, 1, 3].map((i) => out.strides[i]!),
   };
   const queries = { ...query, shape: [b, h, q, d] };
-  const commands = product(grouped(queries), transposed(shared(key)), grouped(weights));
+  const commands = [...before, ...product(grouped(queries), transposed(shared(key)), grouped(weights))];
 
   const mask = masking(call);
   const scores = operand(weights, true), sums = lse ? operand(lse, true) : null;
@@ -191,7 +207,13 @@ export function flash(call: AttentionCall, scratch: Scratch, limits: KernelLimit
   const extras = [call.blocks, call.blocks, call.padding, call.mask, sinks, lse].filter((view) =>
     view !== null
   );
-  const SPLIT = many || extras.length > 4;
+  const scaled = key.scales !== undefined ? 2 : 0;
+  const SPLIT = many || extras.length + scaled > 4;
+  // Even so there may be more than an adapter binds: then keys and values become floats first.
+  if (scaled > 0 && extras.filter((view) => view !== sinks && view !== lse).length + scaled > 4) {
+    const [floats, before] = wide(call, scratch);
+    return [...before, ...flash(floats, scratch, limits)];
+  }
   const parts = SPLIT ? scratch([b, h, q, splits, 4 + Math.ceil(dv / 4) * 4]) : null;
 
   const from = operand(query), keys = operand(key), values = operand(value), to = operand(parts ?? out, true);
@@ -203,14 +225,22 @@ export function flash(call: AttentionCall, scratch: Scratch, limits: KernelLimit
     QUERY: vectorType("a query", query, from),
     KEY: vectorType("a key", key, keys),
     VALUE: vectorType("a value", value, values),
+    SCALED: scaled > 0,
     OUT4: !SPLIT && dv % 4 === 0 && to.offset % 4 === 0,
     ...mask.flags,
     SPLIT,
     ...(SPLIT ? { SINKS: false, LSE: false } : {}),
   };
+  const scalesOf = ({ scales }: View) => scales === undefined ? null : operand(scales);
+  const keyScales = scalesOf(key), valueScales = scalesOf(value);
+  const scales = ({ scales }: View, o: Operand | null) => [
+    o?.offset ?? 0,
+    ...(scales?.strides.slice(0, 3) ?? [0, 0, 0]),
+  ];
   const outer = (v: View, o: Operand) => [o.offset, v.strides[0]!, v.strides[1]!, v.strides[2]!];
   const params = new Params().int(q, k, h, per, pack, ...outer(query, from), ...outer(key, keys))
-    .int(...outer(value, values), to.offset, sums?.offset ?? 0, ...mask.ints)
+    .int(...outer(value, values), ...scales(key, keyScales), ...scales(value, valueScales))
+    .int(to.offset, sums?.offset ?? 0, ...mask.ints)
     .float(call.scaling, call.softcap).int(splits, splitKeys, ...(mask.blocks?.ints ?? []));
   const [ownSums, ownSinks] = SPLIT ? [null, null] : [sums, mask.sinks];
   const operands = [
@@ -222,7 +252,9 @@ export function flash(call: AttentionCall, scratch: Scratch, limits: KernelLimit
     mask.padding,
     mask.mask,
     ownSinks,
-    ...(mask.blocks?.operands ?? []),
+    ...(mask.blocks?.operands ?? [null, null]),
+    keyScales,
+    valueScales,
   ];
   const grid = [Math.ceil(rows / queries) * splits, h / pack, b] as const;
   const outputs = lse ? [out, lse] : [out];
@@ -258,7 +290,7 @@ function splitOf(keys: number, workgroups: number): number {
 
 /** Element type of rows that may be loaded four elements at a time. */
 function vectorType(name: string, view: View, { offset }: Operand): string {
-  const type = floatType(name, view.dtype);
+  const type = view.scales === undefined ? floatType(name, view.dtype) : "q8";
   if (view.strides[3] !== 1 && view.shape[3] !== 1) {
     throw new InvalidArgument(
       `Cannot attend with ${name} of strides [${view.strides}]: expected the last to be 1`,

@@ -2,7 +2,7 @@
  * How each element type lies in a storage buffer, as WGSL.
  *
  * Half types are packed two to a u32 and widened with integer operations or `unpack2x16float`, so no kernel
- * needs the optional `shader-f16` feature. The `x4` forms hold rows whose offset and stride are multiples of
+ * needs the optional `shader-f16` feature; bytes are packed four to one. The `x4` forms hold rows whose offset and stride are multiples of
  * four elements and load four at once.
  *
  * @module
@@ -18,14 +18,19 @@ export interface ElementType {
   readonly load?: (name: string) => string;
   /** Statements that return the four elements from `i`, a multiple of four, of `name`; only for vector forms. */
   readonly load4?: (name: string) => string;
-  /** Expression for the 16 bits of `v`; only for half types, which are stored by two atomic operations. */
+  /** Expression for the bits of `v`; only for types narrower than a word, which are stored by two atomic operations. */
   readonly bits?: string;
+  /** How many bits those are; default: 16. */
+  readonly width?: 8;
   /** Functions `bits` needs. */
   readonly functions?: string;
 }
 
 /** `(bits of the half at i)` in the packed array. */
 const half = (name: string) => `(${name}[i >> 1u] >> ((i & 1u) * 16u))`;
+
+/** The byte at i in the packed array, signed. */
+const byte = (name: string) => `extractBits(bitcast<i32>(${name}[i >> 2u]), (i & 3u) * 8u, 8u)`;
 
 // Round to nearest even by hand: WGSL leaves the rounding of pack2x16float and its overflow to the implementation.
 const F16_BITS = `fn f16_bits(v: f32) -> u32 {
@@ -52,6 +57,23 @@ export const ELEMENT_TYPES: Readonly<Record<string, ElementType>> = {
   f32: { storage: "f32", value: "f32", load: (n) => `${n}[i]` },
   i32: { storage: "i32", value: "i32", load: (n) => `${n}[i]` },
   u32: { storage: "u32", value: "u32", load: (n) => `${n}[i]` },
+  i8: { storage: "u32", value: "i32", load: byte, bits: "bitcast<u32>(v) & 0xffu", width: 8 },
+  raw8: {
+    storage: "u32",
+    value: "u32",
+    load: (n) => `(${n}[i >> 2u] >> ((i & 3u) * 8u)) & 0xffu`,
+    bits: "v",
+    width: 8,
+  },
+  // Keys and values in bytes, whose scale the kernel knows.
+  q8: { storage: "u32", value: "f32", load: (n) => `f32(${byte(n)})` },
+  q8x4: {
+    storage: "u32",
+    value: "f32",
+    load4: (n) =>
+      `let w = vec4<i32>(bitcast<i32>(${n}[i >> 2u])); ` +
+      `return vec4<f32>((w << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));`,
+  },
   raw16: { storage: "u32", value: "u32", load: (n) => `${half(n)} & 0xffffu`, bits: "v" },
   f16: {
     storage: "u32",
@@ -100,9 +122,11 @@ export function vectorLoader(name: string, type: ElementType): string {
 /** The function `head` (`fn store(i: u32, v: value)`) that stores into `name`, with what it needs. */
 export function storer(head: string, name: string, type: ElementType): string {
   if (type.bits === undefined) return `${head} { ${name}[i] = v; }`;
-  // The two halves of a word belong to two invocations: clearing and setting only their own bits commutes.
-  return `${type.functions ?? ""}\n${head} { let s = (i & 1u) * 16u; ` +
-    `atomicAnd(&${name}[i >> 1u], ~(0xffffu << s)); atomicOr(&${name}[i >> 1u], (${type.bits}) << s); }`;
+  // The parts of a word belong to several invocations: clearing and setting only their own bits commutes.
+  const [last, width, shift, mask] = type.width === 8 ? [3, 8, 2, "0xffu"] : [1, 16, 1, "0xffffu"];
+  return `${type.functions ?? ""}\n${head} { let s = (i & ${last}u) * ${width}u; ` +
+    `atomicAnd(&${name}[i >> ${shift}u], ~(${mask} << s)); ` +
+    `atomicOr(&${name}[i >> ${shift}u], (${type.bits}) << s); }`;
 }
 
 /** The function `head` (`fn bits(v: value) -> u32`) that packs a value into 16 bits, with what it needs. */

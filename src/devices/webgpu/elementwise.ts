@@ -13,6 +13,7 @@ import {
   expectDType,
   floatType,
   fold,
+  isInteger,
   launch,
   merge,
   operand,
@@ -24,28 +25,51 @@ function conversion(from: DType, to: DType): { IN: string; OUT: string; TO: stri
   const IN = elementType(from), OUT = elementType(to);
   const same = from === to || (IN === "i32" && (to === "int32" || to === "int64"));
   // Equal representations are moved as bits, which no arithmetic can touch.
-  if (same && IN !== "f16" && IN !== "bf16") return { IN: "u32", OUT: "u32", TO: "float" };
-  if (same) return { IN: "raw16", OUT: "raw16", TO: "float" };
-  if (OUT !== "i32" || to === "int32" || to === "int64") return { IN, OUT, TO: "float" };
-  if (to === "bool") return { IN, OUT, TO: IN === "i32" ? "bool_of_int" : "bool" };
-  return { IN, OUT, TO: IN === "i32" ? to : `${to}_of_float` };
+  if (same) return { IN: rawType(IN), OUT: rawType(OUT), TO: "float" };
+  if (!isInteger(OUT) || to === "int32" || to === "int64") return { IN, OUT, TO: "float" };
+  if (to === "bool") return { IN, OUT, TO: isInteger(IN) ? "bool_of_int" : "bool" };
+  return { IN, OUT, TO: isInteger(IN) ? to : `${to}_of_float` };
+}
+
+/** Type by which elements of another are moved unseen. */
+function rawType(type: ReturnType<typeof elementType>): "u32" | "raw16" | "raw8" {
+  return type === "i8" ? "raw8" : type === "f16" || type === "bf16" ? "raw16" : "u32";
+}
+
+/** Bytes to bytes, whose innermost dimensions are whole words, as views of words; else null. */
+function asWords(x: View, out: View): [View, View] | null {
+  if (x.dtype !== "int8" || out.dtype !== "int8" || out.shape.at(-1)! % 4 !== 0) return null;
+  const even = [x, out].every(({ offset, strides }) =>
+    offset % 4 === 0 && strides.at(-1) === 1 && strides.slice(0, -1).every((s) => s % 4 === 0)
+  );
+  if (!even) return null;
+  const words = (view: View): View => ({
+    ...view,
+    dtype: "int32",
+    offset: view.offset / 4,
+    shape: [...view.shape.slice(0, -1), view.shape.at(-1)! / 4],
+    strides: [...view.strides.slice(0, -1).map((s) => s / 4), 1],
+  });
+  return [words(x), words(out)];
 }
 
 /** `out = op(x)`. */
 export function unary(op: UnaryOp, x: View, out: View): Dispatch | null {
   const n = count(out.shape);
   if (n === 0) return null;
+  const words = op === "copy" ? asWords(x, out) : null;
+  if (words !== null) return unary(op, ...words);
   const types = op === "copy"
     ? conversion(x.dtype, out.dtype)
-    : op === "neg" && elementType(x.dtype) === "i32"
-    ? { IN: "i32", OUT: "i32", TO: "float" }
+    : op === "neg" && isInteger(elementType(x.dtype))
+    ? { IN: elementType(x.dtype), OUT: elementType(x.dtype), TO: "float" }
     : {
       IN: floatType(`the operand of ${op}`, x.dtype),
       OUT: floatType(`the result of ${op}`, out.dtype),
       TO: "float",
     };
-  if (types.OUT === "i32" && elementType(out.dtype) !== "i32") {
-    throw new InvalidArgument(`Cannot negate ${x.dtype} into ${out.dtype} on webgpu: expected int32`);
+  if (op === "neg" && types.OUT !== elementType(out.dtype)) {
+    throw new InvalidArgument(`Cannot negate ${x.dtype} into ${out.dtype} on webgpu: expected ${x.dtype}`);
   }
   const { shape, strides: [xs, os] } = merge(out.shape, [x.strides, out.strides]);
   const from = operand(x), to = operand(out, true);
@@ -73,7 +97,7 @@ export function binary(op: BinaryOp, a: View, b: View, out: View): Dispatch | nu
   const OUT = elementType(out.dtype);
   expectDType(`the result of ${op}`, out, "float32", "int32", "int64");
   const A = elementType(a.dtype), B = elementType(b.dtype);
-  if ((OUT === "i32") !== (A === "i32") || (OUT === "i32") !== (B === "i32")) {
+  if (isInteger(OUT) !== isInteger(A) || isInteger(OUT) !== isInteger(B)) {
     throw new InvalidArgument(
       `Cannot ${op} ${a.dtype} and ${b.dtype} into ${out.dtype} on webgpu: expected all float or all int32`,
     );
@@ -100,8 +124,7 @@ export function where(condition: View, a: View, b: View, out: View): Dispatch | 
       `Cannot choose between ${a.dtype} and ${b.dtype} into ${out.dtype} on webgpu: expected one dtype`,
     );
   }
-  const type = elementType(out.dtype);
-  const OUT = type === "f16" || type === "bf16" ? "raw16" : "u32";
+  const OUT = rawType(elementType(out.dtype));
   const { shape, strides } = merge(out.shape, [condition.strides, a.strides, b.strides, out.strides]);
   const operands = [operand(condition), operand(a), operand(b), operand(out, true)];
   const { grid, pitch } = fold(n, 256);

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { InvalidArgument } from "../../errors.ts";
 import type { Allocation, AttentionCall, BinaryOp, Device, Kernels, UnaryOp, View } from "../device.ts";
 import type { QuantizedView } from "../quantized.ts";
 import { eager, flash } from "./attention.ts";
@@ -11,7 +10,7 @@ import type { Dispatch } from "./command.ts";
 import { binary, embedding, rotary, unary, where } from "./elementwise.ts";
 import type { KernelLimits } from "./flash_tile.ts";
 import { linear, linearMatrix, product, requireContiguous, transposed } from "./matmul.ts";
-import { linearQuantized } from "./quantized.ts";
+import { linearQuantized, quantizeStates } from "./quantized.ts";
 import { count } from "./record.ts";
 import { argmax, layerNorm, reduce, rmsNorm, softmax } from "./rows.ts";
 
@@ -109,11 +108,8 @@ export class WebGpuKernels implements Kernels {
     this.#record(argmax(x, out));
   }
 
-  /** @throws {InvalidArgument} always: elements of 8 bits take 32 here, so that nothing would be saved */
-  quantize(): never {
-    throw new InvalidArgument(
-      "Cannot keep keys and values as int8 on webgpu: expected float32, float16 or bfloat16",
-    );
+  quantize(x: View, out: View, scales: View): void {
+    this.#record(quantizeStates(x, out, scales));
   }
 
   attention(call: AttentionCall): void {

@@ -1,5 +1,6 @@
 /**
- * How tensors lie in GPU memory: halves in 2 bytes, everything else in 4, because WGSL addresses 32-bit words.
+ * How tensors lie in GPU memory: int8 in 1 byte, halves in 2, everything else in 4. WGSL addresses 32-bit words: what is
+ * smaller costs operations, and is worth them where there is much of it.
  *
  * @module
  */
@@ -8,7 +9,7 @@ import { InvalidArgument } from "../../errors.ts";
 
 /** Bytes of one element. */
 export function elementBytes(dtype: DType): number {
-  return dtype === "float16" || dtype === "bfloat16" ? 2 : 4;
+  return dtype === "int8" ? 1 : dtype === "float16" || dtype === "bfloat16" ? 2 : 4;
 }
 
 /**
@@ -33,16 +34,16 @@ export function encode(dtype: DType, host: HostArray): Uint8Array<ArrayBuffer> {
   if (elementBytes(dtype) === host.BYTES_PER_ELEMENT) {
     return new Uint8Array(host.buffer, host.byteOffset, host.byteLength);
   }
-  return new Uint8Array(Int32Array.from(host as Int8Array | Uint8Array).buffer);
+  return new Uint8Array(Int32Array.from(host as Uint8Array).buffer);
 }
 
 /** Host array of device bytes. */
 export function decode(dtype: DType, bytes: Uint8Array<ArrayBuffer>): HostArray {
   const whole = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
-  if (elementBytes(dtype) === 2 || dtype === "float32" || dtype === "int32") {
+  if (elementBytes(dtype) < 4 || dtype === "float32" || dtype === "int32") {
     return hostView(dtype, whole.buffer, whole.byteOffset, whole.byteLength / elementBytes(dtype));
   }
   const words = new Int32Array(whole.buffer, whole.byteOffset, whole.byteLength / 4);
   if (dtype === "int64") return BigInt64Array.from(words, BigInt);
-  return dtype === "int8" ? Int8Array.from(words) : Uint8Array.from(words);
+  return Uint8Array.from(words);
 }

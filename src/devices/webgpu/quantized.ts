@@ -1,12 +1,13 @@
 /**
- * Products with quantised weights.
+ * Products with quantised weights, and the rounding of keys and values.
  *
  * @module
  */
+import { InvalidArgument } from "../../errors.ts";
 import type { View } from "../device.ts";
 import { groupsOf, QUANTIZED_GROUP, type QuantizedView, RECORD_WORDS } from "../quantized.ts";
 import type { Dispatch } from "./command.ts";
-import { expectDType, floatType, fold, launch, operand, Params } from "./record.ts";
+import { count, expectDType, floatType, fold, launch, operand, Params } from "./record.ts";
 
 /** Rows below which weights are streamed once instead of tiled. Both ways add in the same order. */
 const FEW_ROWS = 8;
@@ -60,4 +61,27 @@ function quantizeRows(x: View, { format, shape: [, columns] }: QuantizedView, ro
   const params = new Params().int(items, pitch, groups, columns, from.offset, ...x.strides)
     .float(format === "int4" ? 127 : 63);
   return launch("quantize_rows", {}, [from, operand(room, true)], [room], params, grid);
+}
+
+/** Rows of keys or values as int8 with scales. */
+export function quantizeStates(x: View, out: View, scales: View): Dispatch | null {
+  const [b, h, n, d] = x.shape as [number, number, number, number];
+  const fits = `${out.shape}` === `${x.shape}` && `${scales.shape}` === `${[b, h, n, 1]}` &&
+    out.strides[3] === 1;
+  if (!fits) {
+    throw new InvalidArgument(
+      `Cannot quantise (${x.shape}) into (${out.shape}) of strides [${out.strides}] with scales (${scales.shape}) on ` +
+        `webgpu: expected (${x.shape}) of strides […, 1], (${[b, h, n, 1]})`,
+    );
+  }
+  expectDType("quantised keys or values", out, "int8");
+  expectDType("scales", scales, "float32");
+  if (count(x.shape) === 0) return null;
+  const from = operand(x), to = operand(out, true), by = operand(scales, true);
+  const WORDS = [to.offset, d, ...out.strides.slice(0, 3)].every((k) => k % 4 === 0);
+  const { grid, pitch } = fold(b * h * n, 1);
+  const params = new Params().int(b * h * n, pitch, h, n, d, from.offset, ...x.strides)
+    .int(to.offset, ...out.strides.slice(0, 3), by.offset, ...scales.strides.slice(0, 3));
+  const constants = { IN: floatType("keys or values", x.dtype), OUT: "i8", WORDS };
+  return launch("kv_quantize", constants, [from, to, by], [out, scales], params, grid);
 }

@@ -58,8 +58,14 @@ export function operand(view: View, write = false): Operand {
 }
 
 /** Element type of a buffer, as shader variants name it. */
-export function elementType(dtype: DType): "f32" | "f16" | "bf16" | "i32" {
+export function elementType(dtype: DType): "f32" | "f16" | "bf16" | "i32" | "i8" {
+  if (dtype === "int8") return "i8";
   return dtype === "float32" ? "f32" : dtype === "float16" ? "f16" : dtype === "bfloat16" ? "bf16" : "i32";
+}
+
+/** Whether elements of a type are computed with as integers. */
+export function isInteger(type: ReturnType<typeof elementType>): type is "i32" | "i8" {
+  return type === "i32" || type === "i8";
 }
 
 /**
@@ -69,7 +75,7 @@ export function elementType(dtype: DType): "f32" | "f16" | "bf16" | "i32" {
  */
 export function floatType(name: string, dtype: DType): "f32" | "f16" | "bf16" {
   const type = elementType(dtype);
-  if (type === "i32") {
+  if (isInteger(type)) {
     throw new InvalidArgument(`Cannot use ${dtype} as ${name} on webgpu: expected a float dtype`);
   }
   return type;

@@ -13,6 +13,7 @@ import {
   expectDType,
   floatType,
   fold,
+  isInteger,
   launch,
   merge,
   operand,
@@ -26,7 +27,7 @@ export function reduce(op: "sum" | "max" | "mean", x: View, out: View): Dispatch
   const n = x.shape.at(-1)!;
   const OUT = elementType(out.dtype), IN = elementType(x.dtype);
   expectDType(`the result of ${op}`, out, "float32", "int32", "int64");
-  if ((IN === "i32") !== (OUT === "i32") || (OUT === "i32" && op === "mean")) {
+  if (isInteger(IN) !== (OUT === "i32") || (OUT === "i32" && op === "mean")) {
     throw new InvalidArgument(`Cannot ${op} ${x.dtype} into ${out.dtype} on webgpu: expected float32`);
   }
   if (n === 0 && op === "max") throw new InvalidArgument("Cannot take the maximum of rows of length 0");
@@ -37,7 +38,7 @@ export function reduce(op: "sum" | "max" | "mean", x: View, out: View): Dispatch
     .int(rows, pitch, from.offset, to.offset, n, x.strides.at(-1)!);
   return launch(
     "reduce",
-    { OP: op, IN, OUT, INTEGER: IN === "i32", RANK: shape.length },
+    { OP: op, IN, OUT, INTEGER: isInteger(IN), RANK: shape.length },
     [from, to],
     [out],
     params,
@@ -127,5 +128,5 @@ export function argmax(x: View, out: View): Dispatch | null {
   const { grid, pitch } = fold(rows, 1);
   const params = new Params().int(rows, pitch, n, from.offset, ...x.strides).int(to.offset, out.strides[0]!);
   const IN = elementType(x.dtype);
-  return launch("argmax", { IN, INTEGER: IN === "i32" }, [from, to], [out], params, grid);
+  return launch("argmax", { IN, INTEGER: isInteger(IN) }, [from, to], [out], params, grid);
 }

@@ -331,7 +331,7 @@ out[p.out_offset+i]=load_weight(p.weight_offset+row*p.weight_row+i%p.e*p.weight_
 }
 `,
   flash: `
-//#flags OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false SHUFFLE=false
+//#flags SCALED=false OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false SHUFFLE=false
 const D: u32 = 64u; //#constant
 const DV: u32 = 64u; //#constant
 const TY: u32 = 16u; //#constant
@@ -385,6 +385,14 @@ v_offset:u32,
 v_b:u32,
 v_h:u32,
 v_n:u32,
+key_scales_offset:u32,
+key_scales_b:u32,
+key_scales_h:u32,
+key_scales_n:u32,
+value_scales_offset:u32,
+value_scales_b:u32,
+value_scales_h:u32,
+value_scales_n:u32,
 out_offset:u32,
 lse_offset:u32,
 padding_offset:u32,
@@ -438,6 +446,12 @@ bits_q:u32,
 //#if SINKS
 @group(0) @binding(8) var<storage,read>sinks:array<f32>;
 //#endif
+//#if SCALED
+@group(0) @binding(11) var<storage,read>key_scales:array<f32>;
+@group(0) @binding(12) var<storage,read>value_scales:array<f32>;
+var<private>key_scale:u32;
+var<private>value_scale:u32;
+//#endif
 //#if BLOCKS
 @group(0) @binding(9) var<storage,read>lists:array<u32>;
 @group(0) @binding(10) var<storage,read>bits:array<u32>;
@@ -458,11 +472,19 @@ fn is_read(j:u32,bit:u32) ->bool{return j<p.k;}
 //#endif
 fn key_of(base:u32,j:u32,bit:u32,d:u32) ->vec4<f32>{
 if (d>=D||!is_read(j,bit)){return vec4<f32>(0.0);}
+//#if SCALED
+return key4(base+j*p.k_n+d,D - d)*key_scales[key_scale+j*p.key_scales_n];
+//#else
 return key4(base+j*p.k_n+d,D - d);
+//#endif
 }
 fn value_of(base:u32,j:u32,bit:u32,d:u32) ->vec4<f32>{
 if (d>=DV||!is_read(j,bit)){return vec4<f32>(0.0);}
+//#if SCALED
+return value4(base+j*p.v_n+d,DV - d)*value_scales[value_scale+j*p.value_scales_n];
+//#else
 return value4(base+j*p.v_n+d,DV - d);
+//#endif
 }
 fn query_of(b:u32,head0:u32,line:u32,d:u32) ->vec4<f32>{
 if (d>=D||line>=p.q*p.pack){return vec4<f32>(0.0);}
@@ -551,6 +573,10 @@ let row0=wg.x*BQ;
 let rows=p.q*p.pack;
 let k_base=p.k_offset+b*p.k_b+kv_head*p.k_h;
 let v_base=p.v_offset+b*p.v_b+kv_head*p.v_h;
+//#if SCALED
+key_scale=p.key_scales_offset+b*p.key_scales_b+kv_head*p.key_scales_h;
+value_scale=p.value_scales_offset+b*p.value_scales_b+kv_head*p.value_scales_h;
+//#endif
 var low=i32(row0);
 var high=i32(min(row0+BQ,rows)) - 1;
 if (p.pack>1u){
@@ -1025,6 +1051,101 @@ if (d+3u<p.dv){out[at+d+3u]=x.w;}
 }
 //#if LSE
 if (t==0u){lse[p.lse_offset+row]=select(0xff800000u,bitcast<u32>(m+log(max(sum,1.0e-30))),some);}
+//#endif
+}
+`,
+  kv_quantize: `
+//#flags WORDS=true
+alias Value = f32; //#alias IN
+struct Params{
+rows:u32,
+pitch:u32,
+h:u32,
+n:u32,
+d:u32,
+x_offset:u32,
+x_b:u32,
+x_h:u32,
+x_n:u32,
+x_d:u32,
+out_offset:u32,
+out_b:u32,
+out_h:u32,
+out_n:u32,
+scales_offset:u32,
+scales_b:u32,
+scales_h:u32,
+scales_n:u32,
+}
+@group(0) @binding(0) var<uniform>p:Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>; //#storage IN
+//#if WORDS
+@group(0) @binding(2) var<storage,read_write>out:array<u32>;
+//#else
+@group(0) @binding(2) var<storage, read_write> out: array<i32>; //#storage OUT
+//#endif
+@group(0) @binding(3) var<storage,read_write>scales:array<u32>;
+var<workgroup>peak:array<u32,64>;
+fn load_x(i: u32) -> Value {} //#load x IN
+//#if !WORDS
+fn store_out(i: u32, v: i32) {} //#store out OUT
+//#endif
+fn divided(a:f32,b:f32) ->f32{
+let x=bitcast<u32>(a);
+let y=bitcast<u32>(b);
+let m=(x&0x7fffffu)|0x800000u;
+let n=(y&0x7fffffu)|0x800000u;
+let shift=select(23u,24u,m<n);
+var q=u32(f32(m)/f32(n)*f32(1u<<shift));
+var rest=bitcast<i32>((m<<shift) - q*n);
+let step=i32(n);
+for (var i = 0u; i < 4u; i++) {
+let by=select(select(0,1,rest>=step),-1,rest<0);
+q+=bitcast<u32>(by);
+rest -=by*step;
+}
+q+=select(0u,1u,2*rest>step||(2*rest==step&&(q&1u)==1u));
+let exponent=i32(x>>23u) - i32(y>>23u)+150 - i32(shift);
+if (exponent<=0){return 0.0;}
+return bitcast<f32>((u32(exponent)<<23u)+(q - 0x800000u));
+}
+fn rounded(v:f32,scale:f32) ->i32{
+let magnitude=bitcast<u32>(v)&0x7fffffffu;
+if (magnitude<0x800000u||scale==0.0){return 0;}
+let q=i32(round(min(divided(bitcast<f32>(magnitude),scale),127.0)));
+return select(q,-q,v<0.0);
+}
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg:vec3<u32>,@builtin(local_invocation_index) t:u32){
+let row=wg.y*p.pitch+wg.x;
+if (row>=p.rows){return;}
+let n=row%p.n;
+let h=row/p.n%p.h;
+let b=row/p.n/p.h;
+let x0=p.x_offset+b*p.x_b+h*p.x_h+n*p.x_n;
+let out0=p.out_offset+b*p.out_b+h*p.out_h+n*p.out_n;
+var most=0u;
+for (var i = t; i < p.d; i += 64u) { most = max(most, bitcast<u32>(load_x(x0 + i * p.x_d)) & 0x7fffffffu); }
+peak[t]=most;
+for (var width = 32u; width > 0u; width /= 2u) {
+workgroupBarrier();
+if (t<width){peak[t]=max(peak[t],peak[t+width]);}
+}
+workgroupBarrier();
+most=peak[0];
+let finite=most<0x7f800000u;
+let scale=select(0.0,divided(bitcast<f32>(most),127.0),finite);
+if (t==0u){scales[p.scales_offset+b*p.scales_b+h*p.scales_h+n*p.scales_n]=select(0x7fc00000u,bitcast<u32>(scale),finite);}
+//#if WORDS
+for (var i = t * 4u; i < p.d; i += 256u) {
+var word=0u;
+for (var k = 0u; k < 4u; k++) {
+word|=(bitcast<u32>(rounded(load_x(x0+(i+k)*p.x_d),scale))&255u)<<(k*8u);
+}
+out[(out0+i)/4u]=word;
+}
+//#else
+for (var i = t; i < p.d; i += 64u) { store_out(out0 + i, rounded(load_x(x0 + i * p.x_d), scale)); }
 //#endif
 }
 `,
