@@ -14,6 +14,7 @@ import { InvalidArgument } from "./errors.ts";
 import { gather } from "./host_data.ts";
 import type { Device, DeviceName, View } from "./devices/device.ts";
 import { acquire, defaultDevice } from "./devices/mod.ts";
+import { releasing, releasingAfter } from "./release.ts";
 import { enlist, keep } from "./scope.ts";
 import { checkShape, contiguousStrides, isContiguous, sizeOf } from "./shape.ts";
 import { Storage } from "./storage.ts";
@@ -266,9 +267,8 @@ export class Tensor implements Disposable {
       const bytes = await home.read(storage.on(home), this.offset * size, this.size * size);
       return home.decode(this.dtype, bytes);
     }
-    using integers = this.unscaled();
-    using packed = integers.contiguous();
-    return await packed.raw();
+    const packed = releasing(this.unscaled(), (integers) => integers.contiguous());
+    return await releasingAfter(packed, () => packed.raw());
   }
 
   /**
@@ -292,9 +292,10 @@ export class Tensor implements Disposable {
   async copied(device: DeviceName): Promise<Tensor> {
     const values = Tensor.ofHost(await this.raw(), this.dtype, this.shape, device);
     if (this.scales === null) return values;
-    using integers = values;
-    using scales = await this.scales.copied(device);
-    return Tensor.quantized(integers, scales);
+    const { scales } = this;
+    return await releasingAfter(values, async () => {
+      return releasing(await scales.copied(device), (there) => Tensor.quantized(values, there));
+    });
   }
 
   /** Nested arrays of plain numbers or booleans; a rank-0 tensor gives one value. */

@@ -10,6 +10,7 @@ import type { PretrainedConfig } from "../config.ts";
 import { InvalidArgument } from "../errors.ts";
 import { type StreamedTensor, streamSafetensors } from "../hub/safetensors_write.ts";
 import { writeFile } from "../hub/write.ts";
+import { releasing } from "../release.ts";
 import { Tensor } from "../tensor.ts";
 import type { Cache } from "./cache.ts";
 import { DynamicCache } from "./dynamic.ts";
@@ -101,8 +102,8 @@ function layerTensors({ states, start, end }: LayerState, i: number): StreamedTe
       const [b, h, , d] = buffer.shape as [number, number, number, number];
       const shape = [b, h, end - start, d];
       const open = () => {
-        using numbers = buffer.unscaled();
-        return numbers.view(shape, buffer.strides, buffer.offset + start * buffer.strides[2]!);
+        const offset = buffer.offset + start * buffer.strides[2]!;
+        return releasing(buffer.unscaled(), (numbers) => numbers.view(shape, buffer.strides, offset));
       };
       return { name, dtype: buffer.dtype, shape, open };
     };

@@ -6,6 +6,7 @@
 import { Command } from "npm:commander@14.0.3";
 import { InvalidArgument } from "../errors.ts";
 import { GenerationSession } from "../generation/session.ts";
+import { releasingAfter } from "../release.ts";
 import { Tensor } from "../tensor.ts";
 import { TextStreamer } from "../text/streamer.ts";
 import { actionOf, type ChatState } from "./chat_actions.ts";
@@ -45,8 +46,7 @@ export function chatCommand(io: Io): Command {
     )
     .action(async (model: string, options: ChatFlags) => {
       await using loaded = await loadModel(io, model, options);
-      using chat = new Chat(io, loaded, options);
-      await chat.run();
+      await releasingAfter(new Chat(io, loaded, options), (chat) => chat.run());
     });
 }
 

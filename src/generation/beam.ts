@@ -10,6 +10,7 @@ import { InvalidArgument } from "../errors.ts";
 import { sub } from "../ops/elementwise.ts";
 import { softmax } from "../ops/reduce.ts";
 import { reshape } from "../ops/shape.ts";
+import { releasingAfter } from "../release.ts";
 import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
 import type { Decoding } from "./decoding.ts";
@@ -61,11 +62,11 @@ export async function beamSearch(decoding: Decoding): Promise<Generated> {
 /** The processed log-probabilities (R, V) of the next token. */
 async function stepScores(decoding: Decoding): Promise<{ scores: Float32Array; width: number }> {
   using logits = await decoding.step();
-  using log_probabilities = tidy(() => {
+  const log_probabilities = tidy(() => {
     const [, lse] = softmax(logits, { return_lse: true });
     return sub(logits, reshape(lse, [logits.shape[0]!, 1]));
   });
-  const scores = await log_probabilities.data() as Float32Array;
+  const scores = await releasingAfter(log_probabilities, (values) => values.data()) as Float32Array;
   const width = logits.shape[1]!;
   for (let row = 0; row < decoding.rows.length; row++) {
     decoding.process(scores.subarray(row * width, (row + 1) * width), row);

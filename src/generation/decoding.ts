@@ -18,6 +18,7 @@ import { disposeOutput, type ForwardOutput } from "../models/inputs.ts";
 import { untilAborted } from "../models/turns.ts";
 import { warnOnce } from "../notice.ts";
 import { cat, reshape, slice } from "../ops/shape.ts";
+import { releasing } from "../release.ts";
 import { tidy } from "../scope.ts";
 import { Tensor } from "../tensor.ts";
 import type { MakeDrafter } from "./drafts.ts";
@@ -191,8 +192,7 @@ export class Decoding implements Disposable {
     const follow = then !== undefined && this.rows.length === this.#rowsInAll;
     const output = await this.forward({
       then: !follow ? undefined : ({ logits }) => {
-        using flat = flatten(logits!);
-        then(flat);
+        releasing(flatten(logits!), then);
       },
     });
     try {
@@ -236,8 +236,7 @@ export class Decoding implements Disposable {
   /** Makes row i of the cache what row `rows[i]` was. */
   reorderCache(rows: readonly number[]): void {
     if (rows.length === this.rows.length && rows.every((r, i) => r === i)) return;
-    using order = Tensor.from(rows, { dtype: "int32" });
-    this.cache.reorder_cache(order);
+    releasing(Tensor.from(rows, { dtype: "int32" }), (order) => this.cache.reorder_cache(order));
   }
 
   /** Changes the scores (V) of row `row` by all processors. */

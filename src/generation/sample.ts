@@ -6,6 +6,7 @@
 import type { TypedArray } from "../dtype.ts";
 import { ComputationDropped } from "../errors.ts";
 import { argmax, max } from "../ops/reduce.ts";
+import { releasingAfter } from "../release.ts";
 import { Tensor } from "../tensor.ts";
 import type { Decoding } from "./decoding.ts";
 import type { Generated } from "./output.ts";
@@ -48,8 +49,7 @@ type Needed = (logits: Tensor) => Tensor;
 
 /** Records what is needed of the logits and reads it. Recorded before this returns. */
 async function read(needed: Needed, logits: Tensor): Promise<TypedArray> {
-  using result = needed(logits);
-  return await result.data();
+  return await releasingAfter(needed(logits), (result) => result.data());
 }
 
 /**

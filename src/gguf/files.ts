@@ -7,6 +7,7 @@ import { ModelFileError } from "../errors.ts";
 import { MAX_CONFIG_BYTES, type ModelFiles, readJson } from "../hub/files.ts";
 import type { Weights } from "../hub/safetensors.ts";
 import { type ByteSource, bytesSource, type ReadOptions, type SourceOptions } from "../hub/source.ts";
+import { releasingAfter } from "../release.ts";
 import { type Gguf, readGguf } from "./header.ts";
 import { configOf, headDim, Metadata, placeOf, ROPE_FACTORS } from "./llama.ts";
 import { type TokenizerFiles, tokenizerFiles } from "./tokenizer.ts";
@@ -42,8 +43,7 @@ export class GgufFiles implements ModelFiles {
   }
 
   async json(name: string, maxBytes: number = MAX_CONFIG_BYTES, options: ReadOptions = {}): Promise<unknown> {
-    using source = await this.source(name, options);
-    return await readJson(source, maxBytes, options);
+    return await readJson(await this.source(name, options), maxBytes, options);
   }
 
   async source(name: string, options: SourceOptions = {}): Promise<ByteSource> {
@@ -97,8 +97,8 @@ export class GgufFiles implements ModelFiles {
       );
     }
     const into = new Uint8Array(bytes);
-    using whole = offset + bytes > NEAR ? await this.#files.source(this.#name, read) : null;
-    await (whole ?? file).read(offset, into, read);
+    const whole = offset + bytes > NEAR ? await this.#files.source(this.#name, read) : null;
+    await releasingAfter(whole, () => (whole ?? file).read(offset, into, read));
     return new Float32Array(into.buffer);
   }
 

@@ -7,6 +7,7 @@
  * @module
  */
 import { ModelFileError } from "../errors.ts";
+import { releasingAfter } from "../release.ts";
 import type { Weights } from "./safetensors.ts";
 import {
   type ByteSource,
@@ -162,8 +163,7 @@ class Folder implements ModelFiles {
   }
 
   async json(name: string, maxBytes: number = MAX_CONFIG_BYTES, options: ReadOptions = {}): Promise<unknown> {
-    using source = await this.source(name, options);
-    return await readJson(source, maxBytes, options);
+    return await readJson(await this.source(name, options), maxBytes, options);
   }
 
   missing(): Promise<number> {
@@ -173,7 +173,7 @@ class Folder implements ModelFiles {
   async prepare(): Promise<void> {}
 }
 
-/** Reads and parses JSON of at most `maxBytes`. */
+/** Reads and parses JSON of at most `maxBytes`, and closes `source`. */
 export async function readJson(source: ByteSource, maxBytes: number, options: ReadOptions): Promise<unknown> {
   return parseJson(await readText(source, maxBytes, options), source.name);
 }
@@ -193,18 +193,19 @@ async function listing(folder: string | URL): Promise<string> {
   return names.length > 20 ? `${names.slice(0, 20).join(", ")}, …` : names.join(", ");
 }
 
+/** Reads UTF-8 of at most `maxBytes`, and closes `source`. */
 export async function readText(source: ByteSource, maxBytes: number, options: ReadOptions): Promise<string> {
-  if (source.size > maxBytes) {
-    throw new ModelFileError(
-      `Cannot read ${source.name}: expected at most ${maxBytes} bytes, it has ${source.size}`,
-    );
+  const { name, size } = source;
+  if (size > maxBytes) {
+    source[Symbol.dispose]();
+    throw new ModelFileError(`Cannot read ${name}: expected at most ${maxBytes} bytes, it has ${size}`);
   }
-  const bytes = new Uint8Array(source.size);
-  await source.read(0, bytes, options);
+  const bytes = new Uint8Array(size);
+  await releasingAfter(source, () => source.read(0, bytes, options));
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (error) {
-    throw new ModelFileError(`Cannot read ${source.name} as JSON: it is not UTF-8`, { cause: error });
+    throw new ModelFileError(`Cannot read ${name} as JSON: it is not UTF-8`, { cause: error });
   }
 }
 

@@ -30,8 +30,7 @@ export class KeptFiles implements ModelFiles {
   }
 
   async json(name: string, maxBytes: number, options: ReadOptions = {}): Promise<unknown> {
-    using source = await this.source(name, options);
-    return await readJson(source, maxBytes, options);
+    return await readJson(await this.source(name, options), maxBytes, options);
   }
 
   async source(name: string, options?: SourceOptions): Promise<ByteSource> {

@@ -71,8 +71,7 @@ export class RemoteFiles implements ModelFiles {
   }
 
   async json(name: string, maxBytes: number = MAX_CONFIG_BYTES, options: ReadOptions = {}): Promise<unknown> {
-    using source = await this.#open(name, maxBytes, options);
-    return await readJson(source, maxBytes, options);
+    return await readJson(await this.#open(name, maxBytes, options), maxBytes, options);
   }
 
   async source(name: string, { beginning = false, ...options }: SourceOptions = {}): Promise<ByteSource> {

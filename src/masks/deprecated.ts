@@ -8,6 +8,7 @@ import type { PretrainedConfig } from "../config.ts";
 import { convertTo, type DType, minOf, present } from "../dtype.ts";
 import { InvalidArgument } from "../errors.ts";
 import { warnOnce } from "../notice.ts";
+import { releasing } from "../release.ts";
 import { hostData, Tensor } from "../tensor.ts";
 import type { MatrixInput } from "./types.ts";
 
@@ -86,14 +87,17 @@ function deprecated(name: string, instead: string): void {
 }
 
 function read(mask: MatrixInput, name: string): Values {
-  using made = mask instanceof Tensor ? null : Tensor.from(mask);
-  const t = made ?? (mask as Tensor);
-  if (t.shape.length !== 2 && t.shape.length !== 3) {
+  if (!(mask instanceof Tensor)) return releasing(Tensor.from(mask), (made) => read(made, name));
+  if (mask.shape.length !== 2 && mask.shape.length !== 3) {
     throw new InvalidArgument(
-      `Cannot use a mask of shape [${t.shape}] in ${name}: expected (B, N) or (B, Q, N)`,
+      `Cannot use a mask of shape [${mask.shape}] in ${name}: expected (B, N) or (B, Q, N)`,
     );
   }
-  return { shape: t.shape, values: Array.from(present(t.dtype, hostData(t)), Number), dtype: t.dtype };
+  return {
+    shape: mask.shape,
+    values: Array.from(present(mask.dtype, hostData(mask)), Number),
+    dtype: mask.dtype,
+  };
 }
 
 /** (B, N) → (B, 1, 1, N), (B, Q, N) → (B, 1, Q, N). */

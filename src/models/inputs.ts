@@ -8,6 +8,7 @@ import type { Cache } from "../cache/cache.ts";
 import { InvalidArgument } from "../errors.ts";
 import { isFloat } from "../dtype.ts";
 import type { AttentionMask, BlockMaskLike } from "../masks/types.ts";
+import { releasing } from "../release.ts";
 import { hostData, Tensor } from "../tensor.ts";
 import type { NestedArray } from "../tensor_data.ts";
 
@@ -212,16 +213,17 @@ export function positionsOf(
   if (given === null || given === undefined) {
     return { rows: 1, ids: Int32Array.from({ length: n }, (_, i) => past + i) };
   }
-  using made = given instanceof Tensor ? null : Tensor.from(given);
-  const t = made ?? (given as Tensor);
-  const [rows, columns] = t.shape;
-  if (t.shape.length !== 2 || columns !== n || (rows !== batch && rows !== 1)) {
+  if (!(given instanceof Tensor)) {
+    return releasing(Tensor.from(given), (made) => positionsOf(made, batch, n, past));
+  }
+  const [rows, columns] = given.shape;
+  if (given.shape.length !== 2 || columns !== n || (rows !== batch && rows !== 1)) {
     throw new InvalidArgument(
-      `Cannot use position_ids of shape [${t.shape}]: expected (${batch}, ${n}) or (1, ${n})`,
+      `Cannot use position_ids of shape [${given.shape}]: expected (${batch}, ${n}) or (1, ${n})`,
     );
   }
-  const ids = Int32Array.from(hostData(t) as ArrayLike<number>, Number);
-  const host = hostData(t);
+  const ids = Int32Array.from(hostData(given) as ArrayLike<number>, Number);
+  const host = hostData(given);
   for (let i = 0; i < ids.length; i++) {
     if (ids[i] !== Number(host[i]) || ids[i]! < 0) {
       throw new InvalidArgument(

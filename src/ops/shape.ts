@@ -1,5 +1,6 @@
 /** Operations on shapes. They return views where strides allow it and copies where not. @module */
 import { InvalidArgument } from "../errors.ts";
+import { releasing } from "../release.ts";
 import { checkShape, reshapedStrides, sizeOf } from "../shape.ts";
 import { Tensor } from "../tensor.ts";
 import { placeOf, resolveDim } from "./place.ts";
@@ -17,8 +18,7 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   const checked = checkShape(full);
   const strides = reshapedStrides(x, checked);
   if (strides !== null) return x.view(checked, strides);
-  using packed = x.contiguous();
-  return packed.view(checked, reshapedStrides(packed, checked)!);
+  return releasing(x.contiguous(), (packed) => packed.view(checked, reshapedStrides(packed, checked)!));
 }
 
 /** Reorders dimensions. A copy only when the last dimension moves. */
@@ -112,8 +112,7 @@ export function repeat_kv(x: Tensor, n_rep: number): Tensor {
     { ...view, shape: out.shape, strides: [sb, sh, 0, sk, sd] },
     as32(out.on(device)),
   );
-  using repeated = out;
-  return repeated.view([b, h * n_rep, k, d], [h * n_rep * k * d, k * d, d, 1]);
+  return releasing(out, () => out.view([b, h * n_rep, k, d], [h * n_rep * k * d, k * d, d, 1]));
 }
 
 /** Devices keep int64 as 32-bit integers: kernels see int32. */

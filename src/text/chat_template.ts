@@ -61,8 +61,7 @@ export async function readChatTemplate(
   options: ReadOptions = {},
 ): Promise<ChatTemplate | null> {
   if (await files.has("chat_template.jinja", options)) {
-    using source = await files.source("chat_template.jinja", options);
-    return await readText(source, MAX_FILE_BYTES, options);
+    return await readText(await files.source("chat_template.jinja", options), MAX_FILE_BYTES, options);
   }
   const inConfig = chatTemplateOf(config["chat_template"], `${files.describe()}/tokenizer_config.json`);
   if (inConfig !== null || !(await files.has("chat_template.json", options))) return inConfig;

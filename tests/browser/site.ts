@@ -22,10 +22,14 @@ export interface Bundles extends AsyncDisposable {
   readonly path: string;
 }
 
-/** Bundles modules as a user would; what they share becomes a file of its own. */
-export async function bundle(entries: readonly string[]): Promise<Bundles> {
+/** Bundles modules as a user would; what they share becomes a file of its own. Minified unless told otherwise. */
+export async function bundle(
+  entries: readonly string[],
+  { minified = true }: { minified?: boolean } = {},
+): Promise<Bundles> {
   const path = await Deno.makeTempDir({ prefix: "attune-bundle-" });
-  const options = ["--quiet", "--no-lock", "--platform", "browser", "--minify", "--code-splitting"];
+  const options = ["--quiet", "--no-lock", "--platform", "browser", "--code-splitting"];
+  if (minified) options.push("--minify");
   const names = entries.map((entry) => new URL(entry, ROOT).pathname);
   const { code } = await run([Deno.execPath(), "bundle", ...options, "--outdir", path, ...names]);
   if (code !== 0) throw new Error(`deno bundle ${entries.join(" ")} failed`);
