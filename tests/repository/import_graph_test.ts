@@ -29,6 +29,7 @@ const LAYERS: readonly (readonly string[])[] = [
   [
     "src/registry.ts",
     "src/notice.ts",
+    "src/release.ts",
     "src/random.ts",
     "src/async_context.ts",
     "src/dtype.ts",
