@@ -5,6 +5,7 @@
  */
 import { Argument, Command } from "npm:commander@14.0.3";
 import { configure } from "../mod.ts";
+import { benchAccuracy } from "./accuracy.ts";
 import { benchAttention } from "./attention.ts";
 import { writeCharts } from "./charts.ts";
 import { benchChoice } from "./choice.ts";
@@ -51,6 +52,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   threads: { run: benchThreads },
   quality: { run: benchQuality },
   start: { run: benchStart },
+  accuracy: { run: benchAccuracy },
   webgpu: { run: benchWebgpu },
   "135m": { run: benchLarge("135M"), byName: true },
   "1b": { run: benchLarge("1B"), byName: true },

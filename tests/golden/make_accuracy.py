@@ -22,7 +22,7 @@ SHAPES = [
     {"name": "prefill 192, D 64", "H": 4, "Hkv": 2, "Q": 192, "K": 192, "D": 64, "causal": False, "sharpness": 1},
     {"name": "prefill 192, D 64, causal", "H": 4, "Hkv": 2, "Q": 192, "K": 192, "D": 64, "causal": True, "sharpness": 1},
     {"name": "prefill 96, D 128, causal", "H": 2, "Hkv": 2, "Q": 96, "K": 96, "D": 128, "causal": True, "sharpness": 1},
-    {"name": "40 after 260, D 80, causal", "H": 4, "Hkv": 1, "Q": 40, "K": 300, "D": 80, "causal": True, "sharpness": 1},
+    {"name": "40 after 1460, D 80, causal", "H": 2, "Hkv": 1, "Q": 40, "K": 1500, "D": 80, "causal": True, "sharpness": 1},
     {"name": "decode over 2048, D 64", "H": 8, "Hkv": 2, "Q": 1, "K": 2048, "D": 64, "causal": False, "sharpness": 1},
     {"name": "sharp scores, 160, D 32", "H": 4, "Hkv": 4, "Q": 160, "K": 160, "D": 32, "causal": False, "sharpness": 8},
 ]

@@ -50,7 +50,13 @@ export interface Accuracy {
 }
 
 /** The implementations that are compared. */
-export const COMPARED = ["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"] as const;
+export const COMPARED = [
+  "eager",
+  "sdpa",
+  "flash_attention_2",
+  "flash_attention_3",
+  "flash_attention_4",
+] as const;
 
 /** The goal: no more than so many times the error of PyTorch's better kernel. */
 export const AIM: Errors = { rms: 1.1, max: 2 };

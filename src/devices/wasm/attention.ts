@@ -68,7 +68,7 @@ function plan(call: AttentionCall, share: number): Plan {
   }
   if (Q < FLASH_ROWS && call.precision !== "int8") {
     const rows = H / Hkv * Q;
-    const q_block = fit("flash", TILE * wv, w + wv + TILE, 1, Math.min(64, rows));
+    const q_block = fit("flash", TILE * wv, w + 2 * wv + TILE, 1, Math.min(64, rows));
     return { kernel: "attention_decode", q_block, parts: B * Hkv * Math.ceil(rows / q_block) };
   }
   const heads = flashHeads(H / Hkv, Q);

@@ -28,9 +28,9 @@ impl Multiply for Floats {
 /// What surrounds the product: where sums begin, what becomes of them, and what is done between tiles.
 pub trait Around {
     type By: Multiply;
-    /// The beginning of the sums of the row of C at `c`.
-    unsafe fn begin(&self, c: *const f32) -> [V; 2];
-    /// Takes their end.
+    /// The beginning of the sums of a row of C.
+    fn begin(&self) -> [V; 2];
+    /// Takes their end, for the row at `c`.
     unsafe fn end(&mut self, sums: [V; 2], c: *mut f32);
     /// Called after each tile.
     unsafe fn between(&mut self);
@@ -70,10 +70,7 @@ unsafe fn tile<X: Around, const MR: usize>(
     c: *mut f32,
     around: &mut X,
 ) {
-    let mut acc = [[splat(0.0); 2]; MR];
-    for r in 0..MR {
-        acc[r] = around.begin(c.add(8 * r));
-    }
+    let mut acc = [around.begin(); MR];
     let (mut a, mut b) = (a, b);
     let end = b.add(8 * k);
     // Branches between the steps as in dot.rs.

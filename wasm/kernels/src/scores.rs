@@ -56,7 +56,7 @@ pub struct Beside<'a, S: Scores> {
 impl<S: Scores> Around for Beside<'_, S> {
     type By = S::By;
     #[inline(always)]
-    unsafe fn begin(&self, _c: *const f32) -> [V; 2] {
+    fn begin(&self) -> [V; 2] {
         self.begin
     }
     #[inline(always)]
@@ -74,7 +74,8 @@ impl<S: Scores> Around for Beside<'_, S> {
     }
 }
 
-/// Around the second product: earlier output is scaled by `by`, if by anything.
+/// Around the second product: earlier output is scaled by `by`, if by anything, and the sum of a tile added to it. Were it
+/// where that sum begins, each product would be rounded at the size of all that came before.
 pub struct Onto {
     pub by: Option<[V; 2]>,
 }
@@ -82,17 +83,19 @@ pub struct Onto {
 impl Around for Onto {
     type By = Floats;
     #[inline(always)]
-    unsafe fn begin(&self, c: *const f32) -> [V; 2] {
-        let c = [load(c), load(c.add(4))];
-        match self.by {
-            Some(by) => [mul(c[0], by[0]), mul(c[1], by[1])],
-            None => c,
-        }
+    fn begin(&self) -> [V; 2] {
+        [splat(0.0); 2]
     }
     #[inline(always)]
     unsafe fn end(&mut self, sums: [V; 2], c: *mut f32) {
-        store(c, sums[0]);
-        store(c.add(4), sums[1]);
+        for (x, sum) in sums.into_iter().enumerate() {
+            let c = c.add(4 * x);
+            let onto = match self.by {
+                Some(by) => madd(load(c), by[x], sum),
+                None => add(load(c), sum),
+            };
+            store(c, onto);
+        }
     }
     #[inline(always)]
     unsafe fn between(&mut self) {}
