@@ -4,7 +4,7 @@
 use crate::attention::{fill, Attention};
 use crate::blocks::{low, Walk};
 use crate::columns::column_maxima;
-use crate::mask::{add_bias, hide_tile, Range};
+use crate::mask::{add_bias, hide_tile, shown, Range};
 use crate::math::{log, Exp2Neg, LN_2, LOG2_E};
 use crate::simd::*;
 use crate::softmax::scale;
@@ -31,9 +31,13 @@ pub struct Group {
     /// First query row, and how many are real.
     pub i: usize,
     pub rows: usize,
-    /// Keys visible by position: any lane sees `any`, all lanes see `all`.
+    /// Keys visible by position and by a dense mask of bytes: a lane sees some of its own range, any lane some of
+    /// `any`, all lanes some of `all`.
+    ranges: [Range; LANES],
     pub any: Range,
     pub all: Range,
+    /// Whether a dense mask decides more than the ranges.
+    masked: bool,
     /// Keys of the present tile that a lane sees, a bit each, and whether a mask adds to their scores.
     seen: [u64; LANES],
     biased: bool,
@@ -60,12 +64,19 @@ impl Group {
         let (q, o) = (room, room.add(wide * LANES));
         fill(o, wide_v * LANES, 0.0);
         let (mut any, mut all) = (Range { lo: i32::MAX, hi: 0 }, Range { lo: 0, hi: i32::MAX });
-        let mut queries = [core::ptr::null(); LANES];
+        let (mut queries, mut ranges) = ([core::ptr::null(); LANES], [any; LANES]);
+        let mut masked = p.mask_kind != 0 && !p.mask_of_bytes();
         for (lane, from) in queries.iter_mut().enumerate() {
             // Lanes without a query repeat the last one, so that they need no mask of their own.
             let own = i + lane.min(rows - 1);
             *from = p.query(b, h, own);
-            let range = p.range(b, own);
+            let mut range = p.range(b, own);
+            if p.mask_of_bytes() {
+                let (shown, whole) = shown(p.mask_row(b, h, own), range);
+                range = shown;
+                masked |= !whole;
+            }
+            ranges[lane] = range;
             all = Range {
                 lo: all.lo.max(range.lo),
                 hi: all.hi.min(range.hi),
@@ -93,8 +104,10 @@ impl Group {
             h,
             i,
             rows,
+            ranges,
             any,
             all,
+            masked,
             seen: [0; LANES],
             biased: false,
             m: [splat(sink * LOG2_E); 2],
@@ -127,13 +140,13 @@ impl Group {
         }
         let inside = self.all.lo <= lo && self.all.hi >= hi;
         for lane in 0..LANES {
-            let row = self.i + lane.min(self.rows - 1);
             let mut seen = walk.seen(first + lane, k0, n) & real;
             if !inside {
-                let range = p.range(b, row);
+                let range = self.ranges[lane];
                 seen &= low((range.hi - lo).max(0) as usize) & !low((range.lo - lo).max(0) as usize);
             }
-            if p.mask_kind != 0 && seen != 0 {
+            if self.masked && seen != 0 {
+                let row = self.i + lane.min(self.rows - 1);
                 let (shown, biased) = p.mask_bits(p.mask_row(b, self.h, row), k0, n);
                 seen &= shown;
                 self.biased |= biased;

@@ -80,12 +80,17 @@ impl Attention {
         byte_bits(row, n)
     }
 
+    /// Whether the dense mask is rows of bytes.
+    pub fn mask_of_bytes(&self) -> bool {
+        self.mask_kind == 1 && self.mask_strides[3] == 1
+    }
+
     /// The keys `first..first+n` (at most 64) that a row of the dense mask shows, a bit each, and whether it adds
     /// anything but 0 to the score of one of them.
     #[inline(never)]
     pub unsafe fn mask_bits(&self, mask_row: *const u8, first: usize, n: usize) -> (u64, bool) {
         let contiguous = self.mask_strides[3] == 1;
-        if self.mask_kind == 1 && contiguous {
+        if self.mask_of_bytes() {
             return (byte_bits(at(mask_row, first, 1), n), false);
         }
         let (mut shown, mut biased) = (0, false);
@@ -169,6 +174,25 @@ impl Attention {
 
 /// The smallest number that does not hide a key: above half of the least one.
 const ABOVE_HIDDEN: f32 = f32::from_bits((f32::MIN / 2.0).to_bits() - 1);
+
+/// From the first to the last key of a range that a row of bytes shows, and whether it shows all between them: it does
+/// in every row of a causal mask, of a window and of packed sequences, whose tiles then need no bits.
+#[inline(never)]
+pub unsafe fn shown(row: *const u8, range: Range) -> (Range, bool) {
+    let (mut lo, mut hi, mut count) = (range.hi, range.lo, 0);
+    let mut j = range.lo;
+    while j < range.hi {
+        let bits = byte_bits(row.add(j as usize), (range.hi - j).min(64) as usize);
+        if bits != 0 {
+            lo = lo.min(j + bits.trailing_zeros() as i32);
+            hi = j + 64 - bits.leading_zeros() as i32;
+            count += bits.count_ones() as i32;
+        }
+        j += 64;
+    }
+    // A row that shows nothing has an empty range.
+    (Range { lo: lo.min(hi), hi }, count == (hi - lo).max(0))
+}
 
 /// The bytes of n (at most 64) that are not 0, a bit each.
 #[inline(never)]
