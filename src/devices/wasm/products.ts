@@ -71,9 +71,12 @@ export function matmul(recorder: Recorder, a: View, b: View, out: View, transpos
 /** From this many rows on a linear layer packs its operands: fewer do not pay for packing the weight. */
 const PACKED_ROWS = 48;
 /** Rows that are packed at a time, at most: what bounds the memory this takes. */
-const PACKED_MOST = 320;
-/** Rows of a packed panel, its columns, and elements of the contraction that are packed together. */
-const [PANEL, COLUMNS, DEPTH] = [5, 8, 512] as const;
+const PACKED_MOST = 300;
+/**
+ * What rows are packed in multiples of, five rows a tile or six as the build has it; columns of a tile, and elements of the
+ * contraction that are packed together.
+ */
+const [ROWS, COLUMNS, DEPTH] = [30, 8, 1024] as const;
 /** Cost of a part of a packed product: little, so that threads end together. Every eight columns are work of their own. */
 const PART = 1e6;
 /** What an operation of a product costs more where rows are few: its weights come from memory, or its tile is small. */
@@ -83,7 +86,7 @@ const ROW_COST = 3, ROWS_COST = 2;
 function packedRows(M: number, I: number): number {
   if (M < PACKED_ROWS || I === 0) return 0;
   const each = Math.ceil(M / Math.ceil(M / PACKED_MOST));
-  return Math.ceil(each / PANEL) * PANEL;
+  return Math.ceil(each / ROWS) * ROWS;
 }
 
 /** Bytes that {@linkcode linear} takes while it runs, for x (M, I). */
@@ -134,7 +137,7 @@ function packed(
   const O = weight.shape[0]!;
   const ldx = rowStride("an input", x);
   const col_block = Math.max(COLUMNS, Math.floor(PART / (2 * rows * I) / COLUMNS) * COLUMNS);
-  const panels = Math.ceil(2e4 / (PANEL * I));
+  const share = Math.ceil(2e4 / (ROWS * I)) * ROWS;
   const room = recorder.allocate(packedBytes(M, I));
   const panelsOf: View = { allocation: room, dtype: "float32", offset: 0, shape: [], strides: [] };
   try {
@@ -144,8 +147,8 @@ function packed(
       const to = { ...out, offset: out.offset + first * O };
       recorder.record({
         kernel: "pack_rows",
-        params: new Words(recorder).pointer(some).int(ldx).pointer(panelsOf).int(m, I, DEPTH, panels).words,
-        parts: Math.ceil(Math.ceil(m / PANEL) / panels),
+        params: new Words(recorder).pointer(some).int(ldx).pointer(panelsOf).int(m, I, DEPTH, share).words,
+        parts: Math.ceil(m / share),
         cost: 10 * m * I,
         writes: [],
       });

@@ -3,9 +3,9 @@
 //! Ladder: over outer.rs, whose 4×8 tile takes its side of four from four rows, so that eight sums, four rows, two
 //! operands and a splat are 15 registers and V8 spills one of them in every step: both operands here run along the
 //! contraction, the side that is splatted is one load and a splatting load for five rows (gemm.rs), 14 registers
-//! and no shuffled rows to hold. The keys are turned for that once a tile; values lie so already. An element of C
-//! is one chain over the contraction, whatever the tile. Maxima are taken and earlier output is scaled in the
-//! registers of a tile, which saves a pass over memory each.
+//! and no shuffled rows to hold. The keys are turned for that once a tile; values lie so already. Over that, where there
+//! is relaxed SIMD, six rows (six.rs). An element of C is one chain over the contraction, whatever the tile. Maxima are
+//! taken and earlier output is scaled in the registers of a tile, which saves a pass over memory each.
 use crate::dtype::at;
 use crate::simd::*;
 
@@ -34,6 +34,12 @@ pub trait Around {
     unsafe fn end(&mut self, sums: [V; 2], c: *mut f32);
     /// Called after each tile.
     unsafe fn between(&mut self);
+    /// Whether [`Around::six`] is there.
+    const SIX: bool = false;
+    /// Six rows of C by a tile of their own (six.rs), sums from zero and what becomes of them; A and B step by `next_a`
+    /// and 32 bytes, up to `end`.
+    unsafe fn six(&mut self, _a: *const f32, _next_a: usize, _b: *const f32, _end: *const f32, _c: *mut f32) {
+    }
 }
 
 /// `C (m, 8) = A (k, m)ᵀ · B (k, 8)` as `around` has it, with m a multiple of 4 and k > 0; rows of A lie `lda`
@@ -48,9 +54,18 @@ pub unsafe fn columns<X: Around>(
     c: *mut f32,
     around: &mut X,
 ) {
-    // Tiles of five rows, and at most four of four, which make up any multiple of four.
-    let fives = m - m / 4 % 5 * 4;
     let mut i = 0;
+    if X::SIX {
+        // And at most two tiles of four rows, which make up any multiple of four.
+        let sixes = m - [0, 8, 4][m % 6 / 2];
+        while i < sixes {
+            around.six(a.add(i), 4 * lda, b, b.add(8 * k), c.add(8 * i));
+            around.between();
+            i += 6;
+        }
+    }
+    // Or tiles of five rows, and at most four of four.
+    let fives = if X::SIX { 0 } else { m - m / 4 % 5 * 4 };
     while i < fives {
         tile::<X, 5>(a.add(i), lda, b, k, c.add(8 * i), around);
         i += 5;

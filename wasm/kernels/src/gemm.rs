@@ -1,20 +1,22 @@
 //! Linear layers of many rows, from packed panels: `C (m, n) = A (m, k) · B (n, k)ᵀ`.
 //!
 //! Over the tiles of dot.rs, which read the operands where they lie: both are copied in the order in which the tile
-//! reads them, A once per call and B as it is needed, widened to f32 on the way, so that a 5×8 tile takes four loads
-//! per ten multiply-adds. Where the runtime checks bounds in software a load costs a branch, and branches share ports
-//! with multiply-adds: 3×4 dot products take seven loads per twelve. Of the five rows four come from one load and
-//! lane shuffles and one from a splatting load. Accumulators, operands and a splat are 14 of the 15 vector registers
-//! V8 hands out. Measured in Deno 2.9 (V8 15) on a Xeon: the tile alone 96 % of the multiply-add peak of the core.
+//! reads them, A once per call and B as it is needed, widened to f32 on the way, so that a tile takes few loads: where
+//! the runtime checks bounds in software each costs a branch. 3×4 dot products take seven per twelve multiply-adds, the
+//! 6×8 tile of six.rs four, and the 5×8 tile of the build without relaxed SIMD four per ten: of its rows four come from
+//! one load and lane shuffles and one from a splatting load, and sums, operands and a splat are 14 of the 15 vector
+//! registers V8 hands out.
 //!
 //! The sums are those of dot.rs, bit by bit, so a row does not tell by its value how many others there were. There
 //! every fourth product is added in one lane: here each of these chains is a pass of its own over panels that are
 //! packed by chain, and the four results are reduced in the order of [`sum4`].
 use crate::dtype::{at, at_mut, BFloat, Element, Half, Single, BF16, F32};
 use crate::simd::*;
+use crate::six;
 
 /// Rows and columns of the tile.
-const MR: usize = 5;
+const MR: usize = if six::PRESENT { 6 } else { FIVE };
+const FIVE: usize = 5;
 const NC: usize = 8;
 /// Chains of a sum: products k, k + 4, k + 8, … are added in one.
 const CHAINS: usize = 4;
@@ -44,13 +46,13 @@ pub struct Pack {
     /// (M, K) f32, rows `ld` apart.
     a: *const u8,
     ld: u32,
-    /// A panel of 5·⌈K / 4⌉·4 floats for every five rows.
+    /// A panel of ⌈K / 4⌉·4 floats a row for the rows of every tile.
     out: *mut f32,
     m: u32,
     k: u32,
     k_block: u32,
-    /// Panels of one part.
-    panels: u32,
+    /// Rows of one part: a multiple of the rows of both builds' tiles.
+    rows: u32,
 }
 
 /// Packs panels, each block of the contraction by itself.
@@ -63,21 +65,14 @@ pub unsafe extern "C" fn pack_rows(params: *const Pack, _scratch: *mut u8, begin
         dtype: F32,
         ld: p.ld as usize,
     };
-    for i in begin * p.panels..(end * p.panels).min(p.m.div_ceil(MR as u32)) {
-        let i = i as usize;
+    let (rows, m) = (p.rows as usize, p.m as usize);
+    for i in begin as usize * rows / MR..(end as usize * rows).min(m).div_ceil(MR) {
         let panel = p.out.add(i * MR * k.next_multiple_of(4));
         let mut k0 = 0;
         while k0 < k {
             let n = (k - k0).min(p.k_block as usize);
             let to = panel.add(MR * k0);
-            pack::<MR>(
-                a.from(0, k0),
-                i * MR,
-                p.m as usize,
-                n,
-                n.div_ceil(CHAINS) * MR,
-                to,
-            );
+            pack::<MR>(a.from(0, k0), i * MR, m, n, n.div_ceil(CHAINS) * MR, to);
             k0 += n;
         }
     }
@@ -96,7 +91,7 @@ pub struct Gemm {
     pub ldc: usize,
     /// (n) or null; added last.
     pub bias: *const f32,
-    /// `8·k_block + 32` floats and 160 for every five rows.
+    /// `8·k_block + 32` floats and four tiles for the rows of every tile.
     pub scratch: *mut f32,
 }
 
@@ -141,57 +136,76 @@ impl Gemm {
                 bias[1] = load_up_to_4(self.bias.add(j + 4), cols - 4);
             }
         }
+        let mut rows = [[splat(0.0); 2]; MR];
+        for r in 0..MR {
+            for h in 0..2 {
+                let sum = |chain: usize| load(sums.add(chain * TILE + r * NC + 4 * h));
+                rows[r][h] = add(add(sum(0), sum(2)), add(sum(1), sum(3)));
+            }
+        }
+        if let Some(rows) = rows.first_chunk_mut() {
+            six::straighten(rows);
+        }
         for r in 0..(self.m - i).min(MR) {
             let c = at_mut(self.c, (i + r).wrapping_mul(self.ldc), 4).add(j);
             for h in 0..cols.div_ceil(4) {
-                let sum = |chain: usize| load(sums.add(chain * TILE + r * NC + 4 * h));
-                let v = add(add(sum(0), sum(2)), add(sum(1), sum(3)));
-                store_up_to_4(c.add(4 * h), add(v, bias[h]), cols - 4 * h);
+                store_up_to_4(c.add(4 * h), add(rows[r][h], bias[h]), cols - 4 * h);
             }
         }
     }
 }
 
-/// One chain of a tile: `sums (5, 8) = a (steps, 5)ᵀ · b (steps, 8)`, or `+=`.
-#[inline(never)]
+/// One chain of a tile: `sums = aᵀ · b`, or `+=`, with `steps` rows of a (MR) and b (8); sums as six.rs has them where
+/// that is present.
+#[inline(always)]
 unsafe fn chain(a: *const f32, b: *const f32, steps: usize, sums: *mut f32, carry: bool) {
-    let mut acc = [[splat(0.0); 2]; MR];
+    if six::PRESENT {
+        six::six_sums(a, 4 * MR, b, b.add(NC * steps), sums, carry as u32);
+    } else {
+        five_sums(a, b, steps, sums, carry);
+    }
+}
+
+/// A chain of five rows.
+#[inline(never)]
+unsafe fn five_sums(a: *const f32, b: *const f32, steps: usize, sums: *mut f32, carry: bool) {
+    let mut acc = [[splat(0.0); 2]; FIVE];
     if carry {
-        for r in 0..MR {
+        for r in 0..FIVE {
             acc[r] = [load(sums.add(NC * r)), load(sums.add(NC * r + 4))];
         }
     }
     let (mut a, mut b) = (a, b);
-    let end = a.add(MR * steps);
+    let end = a.add(FIVE * steps);
     // Branches between the steps as in dot.rs.
     loop {
         step(&mut acc, a, b);
-        if a.add(MR) == end {
+        if a.add(FIVE) == end {
             break;
         }
-        step(&mut acc, a.add(MR), b.add(NC));
-        if a.add(2 * MR) == end {
+        step(&mut acc, a.add(FIVE), b.add(NC));
+        if a.add(2 * FIVE) == end {
             break;
         }
-        step(&mut acc, a.add(2 * MR), b.add(2 * NC));
-        if a.add(3 * MR) == end {
+        step(&mut acc, a.add(2 * FIVE), b.add(2 * NC));
+        if a.add(3 * FIVE) == end {
             break;
         }
-        step(&mut acc, a.add(3 * MR), b.add(3 * NC));
-        a = a.add(4 * MR);
+        step(&mut acc, a.add(3 * FIVE), b.add(3 * NC));
+        a = a.add(4 * FIVE);
         b = b.add(4 * NC);
         if a == end {
             break;
         }
     }
-    for r in 0..MR {
+    for r in 0..FIVE {
         store(sums.add(NC * r), acc[r][0]);
         store(sums.add(NC * r + 4), acc[r][1]);
     }
 }
 
 #[inline(always)]
-unsafe fn step(acc: &mut [[V; 2]; MR], a: *const f32, b: *const f32) {
+unsafe fn step(acc: &mut [[V; 2]; FIVE], a: *const f32, b: *const f32) {
     let x = load(a);
     let y = [load(b), load(b.add(4))];
     let mut row = |r: usize, x: V| {
@@ -224,12 +238,12 @@ unsafe fn pack<const W: usize>(
             _ => pack_four::<Half>(p, k, apart, W, to),
         }
     }
-    if W % 4 == 1 {
-        let to = to.add(W - 1);
+    for r in W / 4 * 4..W {
+        let to = to.add(r);
         match from.dtype {
-            F32 => pack_one::<Single>(row(W - 1), k, apart, W, to),
-            BF16 => pack_one::<BFloat>(row(W - 1), k, apart, W, to),
-            _ => pack_one::<Half>(row(W - 1), k, apart, W, to),
+            F32 => pack_one::<Single>(row(r), k, apart, W, to),
+            BF16 => pack_one::<BFloat>(row(r), k, apart, W, to),
+            _ => pack_one::<Half>(row(r), k, apart, W, to),
         }
     }
 }

@@ -10,6 +10,10 @@
 //! Shape legend: `B` batch, `H` query heads, `Hkv` key/value heads, `Q` query length, `K` key length, `D` head
 //! dimension of query and key, `Dv` of value.
 #![cfg_attr(target_arch = "wasm32", no_std)]
+#![cfg_attr(
+    all(target_arch = "wasm32", target_feature = "relaxed-simd"),
+    feature(asm_experimental_arch)
+)]
 
 mod activation;
 mod attention;
@@ -48,6 +52,7 @@ mod scores;
 mod simd;
 #[cfg(not(target_arch = "wasm32"))]
 mod simd_portable;
+mod six;
 mod softmax;
 mod strided;
 mod tile;

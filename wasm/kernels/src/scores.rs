@@ -5,6 +5,7 @@ use crate::columns::{Around, Floats, Multiply};
 use crate::group::LANES;
 use crate::math::Exp2Neg;
 use crate::simd::*;
+use crate::six;
 
 /// How queries and keys are multiplied.
 pub trait Scores {
@@ -19,6 +20,8 @@ pub trait Scores {
     unsafe fn keys(k: *mut f32, ld: usize, n: usize, d: usize) -> f32;
     /// A finished sum as a score.
     fn end(sum: V, unit: V) -> V;
+    /// Whether they are multiplied as floats and left alone.
+    const PLAIN: bool = false;
 }
 
 /// Floats as they are.
@@ -40,6 +43,7 @@ impl Scores for Floats {
     fn end(sum: V, _unit: V) -> V {
         sum
     }
+    const PLAIN: bool = true;
 }
 
 /// Around the first product: beginnings and units of sums, their maxima, and between tiles exponentials of another
@@ -72,6 +76,10 @@ impl<S: Scores> Around for Beside<'_, S> {
             weights.some();
         }
     }
+    const SIX: bool = S::PLAIN && six::PRESENT;
+    unsafe fn six(&mut self, a: *const f32, next_a: usize, b: *const f32, end: *const f32, c: *mut f32) {
+        six::six_rows(a, next_a, b, end, c, self.best.as_mut_ptr() as *mut f32);
+    }
 }
 
 /// Around the second product: earlier output is scaled by `by`, if by anything, and the sum of a tile added to it. Were it
@@ -99,6 +107,11 @@ impl Around for Onto {
     }
     #[inline(always)]
     unsafe fn between(&mut self) {}
+    const SIX: bool = six::PRESENT;
+    unsafe fn six(&mut self, a: *const f32, next_a: usize, b: *const f32, end: *const f32, c: *mut f32) {
+        let by = self.by.unwrap_or([splat(1.0); 2]);
+        six::six_onto(a, next_a, b, end, c, by.as_ptr() as *const f32);
+    }
 }
 
 /// Scores (len, 8) that become weights `2^(s − base)`, in place and a few at a time.
@@ -121,11 +134,11 @@ impl Weights {
         }
     }
 
-    /// As many keys as a tile of the product has rows, if they are left.
+    /// As many keys as a tile of the product has rows at most, if they are left.
     #[inline(always)]
     pub unsafe fn some(&mut self) {
         if self.left != 0 {
-            self.advance(self.left.min(5));
+            self.advance(self.left.min(6));
         }
     }
 

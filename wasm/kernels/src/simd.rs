@@ -163,6 +163,18 @@ mod wasm {
         i32x4_shuffle::<I, I, I, I>(a, a)
     }
 
+    /// `[a0, a1, b2, b3]`
+    #[inline(always)]
+    pub fn low_then_high(a: V, b: V) -> V {
+        i32x4_shuffle::<0, 1, 6, 7>(a, b)
+    }
+
+    /// `[a0, b1, a2, b3]`
+    #[inline(always)]
+    pub fn even_and_odd(a: V, b: V) -> V {
+        i32x4_shuffle::<0, 5, 2, 7>(a, b)
+    }
+
     /// `[a0, b0, a1, b1]`
     #[inline(always)]
     pub fn zip_low(a: V, b: V) -> V {
@@ -281,6 +293,19 @@ pub fn sum4(a: [V; 4]) -> V {
     let lo = add(zip_low(a[0], a[1]), zip_high(a[0], a[1]));
     let hi = add(zip_low(a[2], a[3]), zip_high(a[2], a[3]));
     add(low_halves(lo, hi), high_halves(lo, hi))
+}
+
+/// Rows, of vectors whose lane l of vector r belongs to row (l + r) % 4.
+#[inline(always)]
+pub fn straight(a: [V; 4]) -> [V; 4] {
+    let (w, x) = (low_then_high(a[0], a[2]), low_then_high(a[1], a[3]));
+    let (y, z) = (low_then_high(a[2], a[0]), low_then_high(a[3], a[1]));
+    [
+        even_and_odd(w, z),
+        even_and_odd(x, w),
+        even_and_odd(y, x),
+        even_and_odd(z, y),
+    ]
 }
 
 /// Rows become columns.

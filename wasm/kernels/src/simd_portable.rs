@@ -145,6 +145,12 @@ pub fn shr<const N: u32>(a: V) -> V {
 pub fn lane<const I: usize>(a: V) -> V {
     V([a.0[I]; 4])
 }
+pub fn low_then_high(a: V, b: V) -> V {
+    V([a.0[0], a.0[1], b.0[2], b.0[3]])
+}
+pub fn even_and_odd(a: V, b: V) -> V {
+    V([a.0[0], b.0[1], a.0[2], b.0[3]])
+}
 pub fn zip_low(a: V, b: V) -> V {
     V([a.0[0], b.0[0], a.0[1], b.0[1]])
 }
