@@ -9,6 +9,7 @@ import { type EngineOptions, WasmEngine } from "./wasm/engine.ts";
 import { settings } from "./settings.ts";
 import { endCrew, theCrew } from "./wasm/crew.ts";
 import { describeThreads } from "./wasm/threads.ts";
+import { describeTiles } from "./wasm/tiles.ts";
 import { openDawn } from "./webgpu/dawn.ts";
 import { WebGpuDevice } from "./webgpu/device.ts";
 
@@ -79,7 +80,12 @@ export async function device(name: DeviceName): Promise<DeviceInfo> {
     return { name, description: `${description}${isFallbackAdapter ? ", a software adapter" : ""}` };
   }
   const engine = defaultDevice("wasm") as WasmEngine;
-  return { name, description: `WebAssembly, ${engine.build} kernels, ${describeThreads(engine.workers)}` };
+  await engine.probeTiles();
+  const { build, workers } = engine;
+  return {
+    name,
+    description: `WebAssembly, ${build} kernels, ${describeThreads(workers)}, ${describeTiles(build)}`,
+  };
 }
 
 /** Copies a block to a block of the same size on another device of the same family. */

@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import type { View } from "../../src/devices/device.ts";
-import { WasmEngine } from "../../src/devices/wasm/engine.ts";
+import { type EngineOptions, WasmEngine } from "../../src/devices/wasm/engine.ts";
 import { kernelBytes } from "../../src/devices/wasm/kernel_bytes.ts";
 import { seeded } from "../support/random.ts";
 
@@ -53,9 +53,9 @@ Deno.test("wasm builds: the function table is exported and grows, and so is the 
   }
 });
 
-/** Bytes of a product and of an attention on a fresh engine. */
-async function compute(deterministic: boolean): Promise<{ build: string; bytes: Uint8Array }> {
-  const engine = new WasmEngine({ deterministic, maximum: 2 ** 26 });
+/** Bytes of products of few and of many rows and of an attention on a fresh engine. */
+async function compute(options: EngineOptions): Promise<{ build: string; bytes: Uint8Array }> {
+  const engine = new WasmEngine({ maximum: 2 ** 26, ...options });
   const random = seeded(7);
   const view = (shape: readonly number[], values?: Float32Array<ArrayBuffer>): View => {
     const n = shape.reduce((a, b) => a * b, 1);
@@ -67,6 +67,9 @@ async function compute(deterministic: boolean): Promise<{ build: string; bytes: 
   const filled = (...shape: number[]) => view(shape, random.normal(shape.reduce((a, b) => a * b, 1)));
   const [x, weight, y] = [filled(9, 70), filled(33, 70), view([9, 33])];
   engine.kernels.linear(x, weight, null, y);
+  // More than one block of the contraction, and edges that fill no tile.
+  const [many, wide, bias, packed] = [filled(97, 1030), filled(37, 1030), filled(37), view([97, 37])];
+  engine.kernels.linear(many, wide, bias, packed);
   const [query, key, value, out] = [
     filled(1, 4, 20, 24),
     filled(1, 2, 90, 24),
@@ -95,6 +98,7 @@ async function compute(deterministic: boolean): Promise<{ build: string; bytes: 
   });
   const parts = [
     await engine.read(y.allocation, 0, 9 * 33 * 4),
+    await engine.read(packed.allocation, 0, 97 * 37 * 4),
     await engine.read(out.allocation, 0, 20 * 4 * 24 * 4),
   ];
   const { build } = engine;
@@ -105,11 +109,11 @@ async function compute(deterministic: boolean): Promise<{ build: string; bytes: 
 Deno.test("wasm builds: shared and unshared memory give the same bits", async () => {
   const { SharedArrayBuffer } = globalThis;
   for (const deterministic of [true, false]) {
-    const shared = await compute(deterministic);
+    const shared = await compute({ deterministic });
     let unshared;
     try {
       Object.assign(globalThis, { SharedArrayBuffer: undefined });
-      unshared = await compute(deterministic);
+      unshared = await compute({ deterministic });
     } finally {
       Object.assign(globalThis, { SharedArrayBuffer });
     }
@@ -118,5 +122,14 @@ Deno.test("wasm builds: shared and unshared memory give the same bits", async ()
       deterministic ? ["simd_shared", "simd"] : ["relaxed_shared", "relaxed"],
     );
     assertEquals(shared.bytes, unshared.bytes);
+  }
+});
+
+Deno.test("wasm builds: narrow and wide tiles give the same bits", async () => {
+  for (const deterministic of [true, false]) {
+    const narrow = await compute({ deterministic, tiles: "narrow" });
+    const wide = await compute({ deterministic, tiles: "wide" });
+    assertEquals(narrow.bytes, wide.bytes);
+    assert(new Float32Array(narrow.bytes.buffer).every((x) => Number.isFinite(x)));
   }
 });

@@ -201,7 +201,7 @@ export function recordAttention(recorder: Recorder, call: AttentionCall): void {
     .int(q_block)
     .int(call.softcap === 0 ? 0 : recorder.tableIndex("softcap"), true)
     .float(call.softcap, 0, 0, 0, 0, 0, 0, 0)
-    .int(q_heads);
+    .int(q_heads, recorder.hasWideTiles);
   const visible = call.causal && Q === K ? K / 2 : K;
   recorder.record({
     kernel,

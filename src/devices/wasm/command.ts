@@ -51,6 +51,8 @@ export interface Recorder {
   release(allocation: Allocation): void;
   /** Appends a command to the queue. */
   record(command: Command): void;
+  /** Whether matrix products are made of wide tiles (tiles.ts). */
+  readonly hasWideTiles: boolean;
   /** Table index of a function the kernel module exports by name, for hooks such as the softcap tile function. */
   tableIndex(name: string): number;
 }

@@ -1,6 +1,8 @@
 /**
  * A WASM engine: one memory, one kernel instance, an allocator and a queue.
  *
+ * Length: everything that a device must do with its memory, and nothing that computes.
+ *
  * @module
  */
 import { type DType, HOST_BYTES, type HostArray, hostView } from "../../dtype.ts";
@@ -16,6 +18,8 @@ import { giveMemory, PAGE, type PooledMemory, takeMemory } from "./memory.ts";
 import { Queue } from "./queue.ts";
 import type { Running } from "./running.ts";
 import { workersFor, WORKSPACE_BYTES } from "./threads.ts";
+import { type Tile, type TileProbe, tileProbe } from "./tiles.ts";
+import { turn } from "../turn.ts";
 
 /** A block of an engine's memory. */
 class Block implements Allocation {
@@ -37,7 +41,12 @@ export interface EngineOptions {
   deterministic?: boolean;
   /** Most threads; default, and limit: the `threads` setting. */
   threads?: number;
+  /** Tiles of matrix products; default: what a probe finds faster. */
+  tiles?: Tile;
 }
+
+/** Cost of a call into WASM after which the tile probe may take a look. */
+const LOOK_FROM = 5e6;
 
 /** The `"wasm"` device: see {@linkcode Device}. Each model has its own, so that a trap kills one model only. */
 export class WasmEngine implements Device, Recorder {
@@ -63,6 +72,8 @@ export class WasmEngine implements Device, Recorder {
   #peak = 0;
   #pinned = 0;
   #onIdle: (() => void) | null = null;
+  readonly #tiles: Tile | undefined;
+  readonly #probe: TileProbe;
 
   constructor(options: EngineOptions = {}) {
     const maximum = Math.floor((options.maximum ?? settings.max_memory) / PAGE) * PAGE;
@@ -74,6 +85,8 @@ export class WasmEngine implements Device, Recorder {
     const { module, exports, build, heapBase } = instantiate(pooled, deterministic);
     this.#exports = exports;
     this.build = build;
+    this.#tiles = options.tiles;
+    this.#probe = tileProbe(build);
     this.#params = Math.ceil(heapBase / ALIGN) * ALIGN;
     this.#scratch = this.#params + PARAM_WORDS * 4;
     const first = this.#scratch + SCRATCH_BYTES;
@@ -94,6 +107,19 @@ export class WasmEngine implements Device, Recorder {
 
   get live(): number {
     return this.#live;
+  }
+
+  get hasWideTiles(): boolean {
+    return (this.#tiles ?? this.#probe.verdict) === "wide";
+  }
+
+  /** Lets the tile probe come to its end. */
+  async probeTiles(): Promise<void> {
+    while (this.#probe.verdict === null) {
+      this.assertAlive();
+      this.#probe.look(this.#exports, this.#scratch);
+      await turn();
+    }
   }
 
   get bytes(): number {
@@ -258,6 +284,9 @@ export class WasmEngine implements Device, Recorder {
   #call(command: Command, begin: number, end: number): void {
     this.#load(command);
     this.#exports[command.kernel]!(this.#params, this.#scratch, begin, end);
+    if (command.cost * (end - begin) > LOOK_FROM * command.parts) {
+      this.#probe.look(this.#exports, this.#scratch);
+    }
   }
 
   #share(command: Command): Running | null {

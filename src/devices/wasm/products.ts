@@ -72,12 +72,11 @@ export function matmul(recorder: Recorder, a: View, b: View, out: View, transpos
 const PACKED_ROWS = 48;
 /** Rows that are packed at a time, at most: what bounds the memory this takes. */
 const PACKED_MOST = 300;
-/**
- * What rows are packed in multiples of, five rows a tile or six as the build has it; columns of a tile, and elements of the
- * contraction that are packed together.
- */
-const [ROWS, COLUMNS, DEPTH] = [30, 8, 1024] as const;
-/** Cost of a part of a packed product: little, so that threads end together. Every eight columns are work of their own. */
+/** What rows and columns are taken in multiples of, whatever tile there is: of 4, 5 or 6 rows and 8 or 16 columns. */
+const [ROWS, COLUMNS] = [60, 16] as const;
+/** Elements of the contraction that are packed together. */
+const DEPTH = 1024;
+/** Cost of a part of a packed product: little, so that threads end together. The columns of a tile are work of their own. */
 const PART = 1e6;
 /** What an operation of a product costs more where rows are few: its weights come from memory, or its tile is small. */
 const ROW_COST = 3, ROWS_COST = 2;
@@ -114,7 +113,7 @@ export function linear(recorder: Recorder, x: View, weight: View, bias: View | n
     .pointer(x).int(rowStride("an input", x))
     .pointer(weight).int(rowStride("a weight", weight), codeOf(weight.dtype))
     .typed(bias)
-    .pointer(out).int(M, I, O, M, col_block, few ? Math.max(1, I) : 1024, 0);
+    .pointer(out).int(M, I, O, M, col_block, few ? Math.max(1, I) : 1024, 0, 0);
   recorder.record({
     kernel: "linear",
     params: words.words,
@@ -138,6 +137,7 @@ function packed(
   const ldx = rowStride("an input", x);
   const col_block = Math.max(COLUMNS, Math.floor(PART / (2 * rows * I) / COLUMNS) * COLUMNS);
   const share = Math.ceil(2e4 / (ROWS * I)) * ROWS;
+  const wide = recorder.hasWideTiles;
   const room = recorder.allocate(packedBytes(M, I));
   const panelsOf: View = { allocation: room, dtype: "float32", offset: 0, shape: [], strides: [] };
   try {
@@ -147,7 +147,8 @@ function packed(
       const to = { ...out, offset: out.offset + first * O };
       recorder.record({
         kernel: "pack_rows",
-        params: new Words(recorder).pointer(some).int(ldx).pointer(panelsOf).int(m, I, DEPTH, share).words,
+        params:
+          new Words(recorder).pointer(some).int(ldx).pointer(panelsOf).int(m, I, DEPTH, share, wide).words,
         parts: Math.ceil(m / share),
         cost: 10 * m * I,
         writes: [],
@@ -156,7 +157,7 @@ function packed(
         .pointer(some).int(ldx)
         .pointer(weight).int(rowStride("a weight", weight), codeOf(weight.dtype))
         .typed(bias)
-        .pointer(to).int(m, I, O, m, col_block, DEPTH).pointer(panelsOf);
+        .pointer(to).int(m, I, O, m, col_block, DEPTH).pointer(panelsOf).int(wide);
       recorder.record({
         kernel: "linear",
         params: words.words,

@@ -64,6 +64,8 @@ pub struct Attention {
     pub hook_params: [u32; 8],
     /// Query heads of one part of the flash kernels; they share a key head.
     pub q_heads: u32,
+    /// Whether the tiles of the flash kernels are wide (wide.rs).
+    pub wide: u32,
 }
 
 impl Attention {

@@ -8,6 +8,8 @@
 //! taken and earlier output is scaled in the registers of a tile, which saves a pass over memory each.
 use crate::dtype::at;
 use crate::simd::*;
+use crate::wide::eight_by_eight;
+use core::mem::MaybeUninit;
 
 /// How a step multiplies.
 pub trait Multiply {
@@ -43,7 +45,7 @@ pub trait Around {
 }
 
 /// `C (m, 8) = A (k, m)ᵀ · B (k, 8)` as `around` has it, with m a multiple of 4 and k > 0; rows of A lie `lda`
-/// apart, B and C are contiguous.
+/// apart, B and C are contiguous. `wide` tiles multiply floats.
 #[inline(never)]
 pub unsafe fn columns<X: Around>(
     a: *const f32,
@@ -53,11 +55,23 @@ pub unsafe fn columns<X: Around>(
     k: usize,
     c: *mut f32,
     around: &mut X,
+    wide: bool,
 ) {
     let mut i = 0;
+    while wide && i + 8 <= m {
+        let mut sums = MaybeUninit::<[f32; 64]>::uninit();
+        let sums = sums.as_mut_ptr() as *mut f32;
+        eight_by_eight(a.add(i), 4 * lda, b, k, sums);
+        for r in (0..64).step_by(8) {
+            around.end([load(sums.add(r)), load(sums.add(r + 4))], c.add(8 * i + r));
+        }
+        around.between();
+        i += 8;
+    }
     if X::SIX {
         // And at most two tiles of four rows, which make up any multiple of four.
-        let sixes = m - [0, 8, 4][m % 6 / 2];
+        let left = m - i;
+        let sixes = i + left - [0, 8, 4][left % 6 / 2];
         while i < sixes {
             around.six(a.add(i), 4 * lda, b, b.add(8 * k), c.add(8 * i));
             around.between();
@@ -65,7 +79,7 @@ pub unsafe fn columns<X: Around>(
         }
     }
     // Or tiles of five rows, and at most four of four.
-    let fives = if X::SIX { 0 } else { m - m / 4 % 5 * 4 };
+    let fives = if X::SIX { 0 } else { m - (m - i) / 4 % 5 * 4 };
     while i < fives {
         tile::<X, 5>(a.add(i), lda, b, k, c.add(8 * i), around);
         i += 5;

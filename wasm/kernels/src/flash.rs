@@ -198,7 +198,16 @@ unsafe fn step<S: Scores>(
         };
         let k = tile.k.add(span.from);
         let words = S::words(p.d as usize);
-        columns(k, KEY_ROW, span.len, group.q, words, scores, &mut beside);
+        columns(
+            k,
+            KEY_ROW,
+            span.len,
+            group.q,
+            words,
+            scores,
+            &mut beside,
+            S::PLAIN && p.wide != 0,
+        );
         let m = beside.best;
         if let Some(before) = pending.take() {
             add_values(p, groups, tile, before);
@@ -238,5 +247,5 @@ unsafe fn add_values(p: &Attention, groups: &mut [Group], tile: &Tile, mut ready
         None => add(group.l[x], total[x]),
     });
     let mut onto = Onto { by: ready.alpha };
-    columns(v, tile.ldv, wide, s, ready.len, group.o, &mut onto);
+    columns(v, tile.ldv, wide, s, ready.len, group.o, &mut onto, p.wide != 0);
 }

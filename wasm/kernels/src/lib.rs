@@ -40,6 +40,7 @@ mod matmul;
 mod narrow;
 mod norm;
 mod outer;
+mod pack;
 mod quantized;
 mod quantized_layout;
 mod quantized_products;
@@ -58,6 +59,7 @@ mod strided;
 mod tile;
 #[cfg(test)]
 mod tile_test;
+mod wide;
 
 /// Bytes of scratch memory a kernel is handed, 64-byte aligned.
 pub const SCRATCH: usize = 1 << 20;

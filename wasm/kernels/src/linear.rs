@@ -6,7 +6,8 @@
 //! of a row does not depend on M.
 use crate::dot::{part_floats, Nt};
 use crate::dtype::{at, at_mut, read_f32, size, BFloat, Half, Single, BF16, F32};
-use crate::gemm::{Gemm, Matrix};
+use crate::gemm::{Gemm, Narrow, Wide};
+use crate::pack::Matrix;
 
 #[repr(C)]
 pub struct Linear {
@@ -29,8 +30,10 @@ pub struct Linear {
     row_block: u32,
     col_block: u32,
     k_block: u32,
-    /// What gemm.rs made of x, or null where x is read as it lies (dot.rs): the sums are the same.
+    /// what pack.rs made of x, or null where x is read as it lies (dot.rs): the sums are the same.
     packed: *const f32,
+    /// Whether it was packed for wide tiles.
+    wide: u32,
 }
 
 /// From this many rows on, widening a weight panel once costs less than widening it for each tile.
@@ -69,7 +72,7 @@ unsafe fn block(p: &Linear, scratch: *mut f32, row: usize, m: usize, col: usize,
             dtype: p.weight_dtype,
             ld,
         };
-        Gemm {
+        let gemm = Gemm {
             a,
             b,
             m,
@@ -80,8 +83,12 @@ unsafe fn block(p: &Linear, scratch: *mut f32, row: usize, m: usize, col: usize,
             ldc,
             bias,
             scratch,
+        };
+        if p.wide != 0 {
+            gemm.run::<Wide>();
+        } else {
+            gemm.run::<Narrow>();
         }
-        .run();
         return;
     }
     let mut k0 = 0;

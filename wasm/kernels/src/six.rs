@@ -13,6 +13,8 @@
 //!
 //! An element is one chain over the contraction, whatever the tile. The build without relaxed SIMD has no such tile:
 //! a product that is rounded by itself takes a register more.
+//!
+//! Length: assembly has a line for each instruction.
 use crate::simd::*;
 
 /// Whether the tile is there.

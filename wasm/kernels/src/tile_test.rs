@@ -87,7 +87,10 @@ fn products_agree_with_loops() {
 #[test]
 fn products_with_eight_columns_agree_with_loops() {
     for m in (4..=44).step_by(4) {
-        for k in [1, 2, 3, 4, 7, 20] {
+        for (k, wide) in [1, 2, 3, 4, 7, 20]
+            .into_iter()
+            .flat_map(|k| [(k, false), (k, true)])
+        {
             let ld = m + 3;
             let (a, b) = (numbers(k * ld, 5), numbers(8 * k, 6));
             let expected = |i: usize, j: usize| -> f64 {
@@ -101,10 +104,32 @@ fn products_with_eight_columns_agree_with_loops() {
                 weights: None,
                 of: core::marker::PhantomData,
             };
-            unsafe { columns(a.as_ptr(), ld, m, b.as_ptr(), k, c.as_mut_ptr(), &mut beside) };
+            unsafe {
+                columns(
+                    a.as_ptr(),
+                    ld,
+                    m,
+                    b.as_ptr(),
+                    k,
+                    c.as_mut_ptr(),
+                    &mut beside,
+                    wide,
+                )
+            };
             let mut d = vec![1.0; 8 * m];
             let by = Some([splat(2.0), splat(3.0)]);
-            unsafe { columns(a.as_ptr(), ld, m, b.as_ptr(), k, d.as_mut_ptr(), &mut Onto { by }) };
+            unsafe {
+                columns(
+                    a.as_ptr(),
+                    ld,
+                    m,
+                    b.as_ptr(),
+                    k,
+                    d.as_mut_ptr(),
+                    &mut Onto { by },
+                    wide,
+                )
+            };
             let mut largest = f32::MIN;
             for i in 0..m {
                 for j in 0..8 {
