@@ -120,9 +120,25 @@ pub unsafe fn nt_tile<E: Element, const MR: usize, const NC: usize>(
     held: E::Held,
 ) {
     let whole = k & !3;
-    if whole > 0 {
-        let (mut a, mut b) = (a0, b0);
-        let end = a0[0].add(whole);
+    let (mut a, mut b) = (a0, b0);
+    // Registers: sums, two vectors of each column, a row and a constant.
+    if E::PAIRS && NC * (MR + 2) + 2 < 15 && k >= 16 {
+        let end = a0[0].add(k & !15);
+        loop {
+            nt_pair::<E, MR, NC>(acc, &a, &b, 0, held);
+            if a[0].add(8) == end {
+                break;
+            }
+            nt_pair::<E, MR, NC>(acc, &a, &b, 8, held);
+            a = a.map(|p| p.add(16));
+            b = b.map(|p| p.add(16 * E::BYTES));
+            if a[0] == end {
+                break;
+            }
+        }
+    }
+    let end = a0[0].add(whole);
+    if a[0] != end {
         // A branch after each step, see the module comment.
         loop {
             nt_step::<E, MR, NC>(acc, &a, &b, 0, held);
@@ -151,6 +167,26 @@ pub unsafe fn nt_tile<E: Element, const MR: usize, const NC: usize>(
             let y = E::load_tail(p.add(whole * E::BYTES), k - whole);
             for r in 0..MR {
                 acc[r][c] = madd(x[r], y, acc[r][c]);
+            }
+        }
+    }
+}
+
+/// Two steps, whose columns are loaded together.
+#[inline(always)]
+unsafe fn nt_pair<E: Element, const MR: usize, const NC: usize>(
+    acc: &mut [[V; NC]; MR],
+    a: &[*const f32; MR],
+    b: &[*const u8; NC],
+    i: usize,
+    held: E::Held,
+) {
+    let y = b.map(|p| E::load8(p, i, held));
+    for half in 0..2 {
+        for r in 0..MR {
+            let x = load(a[r].add(i + 4 * half));
+            for c in 0..NC {
+                acc[r][c] = madd(x, y[c][half], acc[r][c]);
             }
         }
     }

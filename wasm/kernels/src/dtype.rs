@@ -40,6 +40,10 @@ pub trait Element {
     fn hold() -> Self::Held;
     /// Elements `i..i+4` after `p`.
     unsafe fn load4(p: *const u8, i: usize, held: Self::Held) -> V;
+    /// Whether eight elements are loaded with fewer instructions than twice four.
+    const PAIRS: bool;
+    /// Elements `i..i+8` after `p`.
+    unsafe fn load8(p: *const u8, i: usize, held: Self::Held) -> [V; 2];
     /// Element `i` after `p`.
     unsafe fn load1(p: *const u8, i: usize) -> f32;
 
@@ -67,6 +71,11 @@ impl Element for Single {
     unsafe fn load4(p: *const u8, i: usize, _: ()) -> V {
         load((p as *const f32).add(i))
     }
+    const PAIRS: bool = false;
+    #[inline(always)]
+    unsafe fn load8(p: *const u8, i: usize, held: ()) -> [V; 2] {
+        [Self::load4(p, i, held), Self::load4(p, i + 4, held)]
+    }
     #[inline(always)]
     unsafe fn load1(p: *const u8, i: usize) -> f32 {
         *(p as *const f32).add(i)
@@ -82,6 +91,12 @@ impl Element for BFloat {
     unsafe fn load4(p: *const u8, i: usize, _: ()) -> V {
         shl::<16>(load_u16x4((p as *const u16).add(i)))
     }
+    const PAIRS: bool = true;
+    #[inline(always)]
+    unsafe fn load8(p: *const u8, i: usize, _: ()) -> [V; 2] {
+        let x = load((p as *const u16).add(i) as *const f32);
+        [low_above_zeros(x), high_above_zeros(x)]
+    }
     #[inline(always)]
     unsafe fn load1(p: *const u8, i: usize) -> f32 {
         f32::from_bits((*(p as *const u16).add(i) as u32) << 16)
@@ -96,6 +111,11 @@ impl Element for Byte {
     #[inline(always)]
     unsafe fn load4(p: *const u8, i: usize, _: ()) -> V {
         from_int(load_i8x4((p as *const i8).add(i)))
+    }
+    const PAIRS: bool = true;
+    #[inline(always)]
+    unsafe fn load8(p: *const u8, i: usize, _: ()) -> [V; 2] {
+        load_i8x8((p as *const i8).add(i)).map(from_int)
     }
     #[inline(always)]
     unsafe fn load1(p: *const u8, i: usize) -> f32 {
@@ -113,6 +133,12 @@ impl Element for Half {
     #[inline(always)]
     unsafe fn load4(p: *const u8, i: usize, held: [V; 4]) -> V {
         widen_half(load_i16x4((p as *const i16).add(i)), held)
+    }
+    // Its constants take the registers.
+    const PAIRS: bool = false;
+    #[inline(always)]
+    unsafe fn load8(p: *const u8, i: usize, held: [V; 4]) -> [V; 2] {
+        [Self::load4(p, i, held), Self::load4(p, i + 4, held)]
     }
     #[inline(always)]
     unsafe fn load1(p: *const u8, i: usize) -> f32 {

@@ -153,8 +153,19 @@ impl Rows {
         for (r, p) in to.iter_mut().enumerate() {
             *p = out0.add(r * ld);
         }
-        let end = out0.add(whole);
+        // Eight vectors of values leave no register for four rows of weights, where they need not be widened.
+        let pairs = if E::PAIRS || MR < 4 { self.width & !7 } else { 0 };
+        let end = out0.add(pairs);
         // Branches between the steps as in dot.rs.
+        while to[0] != end {
+            let y = b.map(|p| E::load8(p, 0, held));
+            for (w, &to) in w.iter().zip(&to) {
+                mix_pair(*w, &y, to);
+            }
+            b = b.map(|p| p.add(8 * E::BYTES));
+            to = to.map(|p| p.add(8));
+        }
+        let end = out0.add(whole);
         while to[0] != end {
             mix_step::<E, MR>(&w, &b, &to, 0, held);
             if to[0].add(4) == end {
@@ -182,6 +193,20 @@ fn mixed(w: V, y: [V; 4], x: V) -> V {
     let x = madd(lane::<1>(w), y[1], x);
     let x = madd(lane::<2>(w), y[2], x);
     madd(lane::<3>(w), y[3], x)
+}
+
+/// As [`mixed`], for two vectors of output, which share the lanes of `w`.
+#[inline(always)]
+unsafe fn mix_pair(w: V, y: &[[V; 2]; 4], to: *mut f32) {
+    let mut x = [load(to), load(to.add(4))];
+    for (y, w) in y
+        .iter()
+        .zip([lane::<0>(w), lane::<1>(w), lane::<2>(w), lane::<3>(w)])
+    {
+        x = [madd(w, y[0], x[0]), madd(w, y[1], x[1])];
+    }
+    store(to, x[0]);
+    store(to.add(4), x[1]);
 }
 
 #[inline(always)]

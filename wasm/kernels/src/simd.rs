@@ -237,6 +237,25 @@ mod wasm {
         i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(v128_load32_zero(p as *const u32)))
     }
 
+    /// Eight signed bytes as 32-bit lanes.
+    #[inline(always)]
+    pub unsafe fn load_i8x8(p: *const i8) -> [V; 2] {
+        let halves = i16x8_load_extend_i8x8(p);
+        [i32x4_extend_low_i16x8(halves), i32x4_extend_high_i16x8(halves)]
+    }
+
+    /// The four low 16-bit lanes as the high halves of 32-bit lanes.
+    #[inline(always)]
+    pub fn low_above_zeros(a: V) -> V {
+        i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(i16x8_splat(0), a)
+    }
+
+    /// The four high ones.
+    #[inline(always)]
+    pub fn high_above_zeros(a: V) -> V {
+        i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(i16x8_splat(0), a)
+    }
+
     /// The first `n` (1 to 3) floats, zeros after them.
     #[inline(always)]
     pub unsafe fn load_part(p: *const f32, n: usize) -> V {

@@ -184,6 +184,16 @@ pub unsafe fn load_i16x4(p: *const i16) -> V {
 pub unsafe fn load_i8x4(p: *const i8) -> V {
     vec4i((p as *const [i8; 4]).read().map(i32::from))
 }
+pub unsafe fn load_i8x8(p: *const i8) -> [V; 2] {
+    [load_i8x4(p), load_i8x4(p.add(4))]
+}
+pub fn low_above_zeros(a: V) -> V {
+    let [x, y] = [a.0[0].to_bits(), a.0[1].to_bits()];
+    V([x << 16, x & 0xffff_0000, y << 16, y & 0xffff_0000].map(f32::from_bits))
+}
+pub fn high_above_zeros(a: V) -> V {
+    low_above_zeros(V([a.0[2], a.0[3], 0.0, 0.0]))
+}
 pub unsafe fn load_part(p: *const f32, n: usize) -> V {
     let mut v = [0.0; 4];
     for (i, x) in v.iter_mut().enumerate().take(n) {
