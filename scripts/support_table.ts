@@ -135,6 +135,19 @@ const AUTO_CLASSES = [
   ["image_text_to_text", "AutoModelForImageTextToText"],
 ] as const;
 
+/** What computes, what its tests run on in CI, and whether it was ever run on the hardware it is for. */
+const DEVICES: readonly (readonly string[])[] = [
+  ["device", "kernels", "tests in CI", "on real hardware"],
+  ['`"wasm"`', "Rust, SIMD", "run, also in Chromium and Node", "yes"],
+  ['`"webgpu"`', "WGSL", "run on software adapters: Deno, Dawn, Chromium", "untested"],
+  [
+    '`"webgpu"` with `tensor_cores`, by Dawn: float16 weights on matrix units',
+    "WGSL, subgroup matrices",
+    "compiled by Dawn, not run: no software adapter has matrix units",
+    "untested on real hardware",
+  ],
+];
+
 /** The text between the two marks. */
 export async function generated(): Promise<string> {
   const head = ["`attn_implementation`", "mask", ...FEATURES.map((f) => f.title), "weights"];
@@ -165,7 +178,8 @@ export async function generated(): Promise<string> {
     }.`,
     `Size of a release, unpacked, kernels and documentation included: ${(bytes / 1e6).toFixed(1)} MB.`,
   ];
-  return `\n${table(rows)}\n\n${paragraphs.map(wrap).join("\n\n")}\n\n`;
+  const [first, ...others] = paragraphs.map(wrap);
+  return `\n${[table(rows), first, table(DEVICES), ...others].join("\n\n")}\n\n`;
 }
 
 /** A paragraph in lines of at most 110 characters. */

@@ -8,7 +8,7 @@ import { load_cache } from "../cache/load_cache.ts";
 import { save_cache } from "../cache/save_cache.ts";
 import type { StaticCache } from "../cache/static.ts";
 import type { DeviceName } from "../devices/device.ts";
-import { InvalidArgument } from "../errors.ts";
+import { EngineFailure, InvalidArgument } from "../errors.ts";
 import { checkIds } from "../models/inputs.ts";
 import { hostData, Tensor } from "../tensor.ts";
 import type { Generative } from "./decoding.ts";
@@ -91,7 +91,7 @@ export class GenerationSession implements Disposable {
 
   /**
    * Generates as `model.generate` does, after one prompt without padding, `input_ids` (1, N). After an abort or an error
-   * the session goes on with what was computed.
+   * the session goes on with what was computed; after the failure of a device it begins anew.
    *
    * @throws {InvalidArgument} for options that do not fit, several rows, images, or while another call runs
    * @throws the signal's reason when aborted
@@ -115,6 +115,10 @@ export class GenerationSession implements Disposable {
           past_key_values: this.#cache,
           streamer: recording(options.streamer, written),
         });
+      } catch (error) {
+        // What a device that has failed held is gone: the next call begins anew, wherever the model is then.
+        if (error instanceof EngineFailure) this.#cache.reset();
+        throw error;
       } finally {
         this.#tokens = written.slice(0, this.#cache.get_seq_length());
       }

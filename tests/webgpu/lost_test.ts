@@ -4,7 +4,15 @@
  * @module
  */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { AutoConfig, AutoModelForCausalLM, DynamicCache, EngineFailure, ops, Tensor } from "../../mod.ts";
+import {
+  AutoConfig,
+  AutoModelForCausalLM,
+  DynamicCache,
+  EngineFailure,
+  GenerationSession,
+  ops,
+  Tensor,
+} from "../../mod.ts";
 import { defaultDevice } from "../../src/devices/mod.ts";
 import { copyBuffer, makeBuffer, writeBuffer } from "../../src/devices/webgpu/buffers.ts";
 import { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
@@ -49,6 +57,20 @@ withGpu("a model whose GPU is lost in a generation fails with a type, and goes o
     await assertRejects(() => again, EngineFailure, "was lost");
     assertEquals(await tokens(model), expected);
   }
+});
+
+withGpu("a session whose GPU is lost goes on where the model goes on, from its first token", async () => {
+  await using model = await load();
+  const expected = await tokens(model);
+  using session = new GenerationSession(model);
+  using input_ids = ids([PROMPT]);
+  let step = 0;
+  const streamer = { put: async () => void (++step === 3 && await lose()), end: () => {} };
+  await assertRejects(() => session.generate({ input_ids, max_new_tokens: 6, streamer }), EngineFailure);
+  assertEquals(session.token_ids, []);
+  await model.to("wasm");
+  assertEquals(await rowsOf(await session.generate({ input_ids, max_new_tokens: 6 })), [expected]);
+  assertEquals([session.reused, session.token_ids], [0, expected.slice(0, -1)]);
 });
 
 withGpu("tensors with a host copy survive a lost GPU, results do not", async () => {
