@@ -13,6 +13,9 @@
 // exponentials are polynomials on the multiply-add units, and earlier output is scaled only where a row's maximum grew
 // by more than a factor of 2^8.
 //
+// WIDE: workgroup memory is rows of 17 vectors, 16 and a pad. An index into a row or of a row is then either a constant or
+// depends on the invocation alone, so that bounds are checked once and not at every load of a product.
+//
 // A key block always starts at a multiple of 32 and a row only ever adds exact zeros for keys it cannot see, so
 // its result does not depend on the rows beside it, nor on the tile sizes.
 //
@@ -25,7 +28,7 @@
 //
 // Length: one kernel with all its mask forms, read from top to bottom.
 
-//#flags SCALED=false OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false SHUFFLE=false
+//#flags WIDE=false SCALED=false OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false SHUFFLE=false
 const D: u32 = 64u; //#constant
 const DV: u32 = 64u; //#constant
 const TY: u32 = 16u; //#constant
@@ -42,8 +45,21 @@ const DV4: u32 = (DV + 3u) / 4u;
 const NI: u32 = (DV4 + 7u) / 8u;
 const PITCH: u32 = DC + 1u; // padded against bank conflicts
 const P_PITCH: u32 = TY * RV + 1u;
+const Q_WIDTH: u32 = (D4 + DC - 1u) / DC * DC;
+//#if WIDE
+//| // Rows: queries by chunks of DC, keys; then weights, and values two groups of eight to a row.
 //#if RESIDENT
-//| const Q_WIDTH: u32 = (D4 + DC - 1u) / DC * DC;
+//| const KEYS: u32 = BQ * Q_WIDTH / DC;
+//| const WEIGHTS: u32 = KEYS;
+//#else
+//| const KEYS: u32 = BQ;
+//| const WEIGHTS: u32 = 0u;
+//#endif
+//| const QK_SIZE: u32 = KEYS + BK;
+//| const VALUES: u32 = WEIGHTS + BK;
+//| const PV_SIZE: u32 = VALUES + (VC * NI + 1u) / 2u;
+//#else
+//#if RESIDENT
 //| const Q_PITCH: u32 = Q_WIDTH + 1u;
 //| const WEIGHTS: u32 = BQ * Q_PITCH;
 //#else
@@ -54,6 +70,7 @@ const KEYS: u32 = BQ * Q_PITCH;
 const QK_SIZE: u32 = KEYS + BK * PITCH;
 const VALUES: u32 = WEIGHTS + BK * P_PITCH;
 const PV_SIZE: u32 = VALUES + VC * DV4;
+//#endif
 const STAGE: u32 = max(QK_SIZE, PV_SIZE);
 const JOINT: u32 = THREADS * RV;
 const Q_TURNS: u32 = (BQ * DC + THREADS - 1u) / THREADS;
@@ -156,7 +173,11 @@ var<workgroup> any_shown: atomic<u32>;
 var<workgroup> soonest: atomic<u32>; // first key of the next tile that a row of this one lists
 var<workgroup> next_tile: u32;
 //#endif
+//#if WIDE
+//| var<workgroup> stage: array<array<vec4<f32>, 17>, STAGE>;
+//#else
 var<workgroup> stage: array<vec4<f32>, STAGE>; // queries [BQ][Q_PITCH] and keys [BK][PITCH], then weights [BK][P_PITCH] of four rows and values [VC][DV4]
+//#endif
 var<workgroup> joint: array<vec4<f32>, JOINT>; // RV vec4 of four rows per invocation
 
 fn query4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(query[i], select(0.0, query[i + 1u], n > 1u), select(0.0, query[i + 2u], n > 2u), select(0.0, query[i + 3u], n > 3u)); } //#load4 query QUERY
@@ -167,6 +188,33 @@ fn value4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(value[i], select(0.0, 
 fn is_read(j: u32, bit: u32) -> bool { return j < p.k && ((atomicLoad(&any_shown) >> bit) & 1u) != 0u; }
 //#else
 //| fn is_read(j: u32, bit: u32) -> bool { return j < p.k; }
+//#endif
+
+// What workgroup memory holds: columns d of the chunk of queries and keys, the weights of four rows, elements of values.
+//#if WIDE
+//| fn put_query(chunk: u32, row: u32, d: u32, x: vec4<f32>) { stage[chunk * BQ + row][d] = x; }
+//| fn put_key(key: u32, d: u32, x: vec4<f32>) { stage[KEYS + key][d] = x; }
+//| fn put_weight(key: u32, rows: u32, x: vec4<f32>) { stage[WEIGHTS + key][rows] = x; }
+//| fn put_value(key: u32, i: u32, x: vec4<f32>) {
+  //| let group = key * NI + i / 8u;
+  //| stage[VALUES + group / 2u][group % 2u * 8u + i % 8u] = x;
+//| }
+//| fn staged_query(chunk: u32, row: u32, d: u32) -> vec4<f32> { return stage[chunk * BQ + row][d]; }
+//| fn staged_key(key: u32, d: u32) -> vec4<f32> { return stage[KEYS + key][d]; }
+//| fn staged_weight(key: u32, rows: u32) -> vec4<f32> { return stage[WEIGHTS + key][rows]; }
+//| fn staged_value(key: u32, lane: u32, i: u32) -> vec4<f32> {
+  //| let group = key * NI + i;
+  //| return stage[VALUES + group / 2u][lane + group % 2u * 8u];
+//| }
+//#else
+fn put_query(chunk: u32, row: u32, d: u32, x: vec4<f32>) { stage[row * Q_PITCH + chunk * DC + d] = x; }
+fn put_key(key: u32, d: u32, x: vec4<f32>) { stage[KEYS + key * PITCH + d] = x; }
+fn put_weight(key: u32, rows: u32, x: vec4<f32>) { stage[WEIGHTS + key * P_PITCH + rows] = x; }
+fn put_value(key: u32, i: u32, x: vec4<f32>) { stage[VALUES + key * DV4 + i] = x; }
+fn staged_query(chunk: u32, row: u32, d: u32) -> vec4<f32> { return stage[row * Q_PITCH + chunk * DC + d]; }
+fn staged_key(key: u32, d: u32) -> vec4<f32> { return stage[KEYS + key * PITCH + d]; }
+fn staged_weight(key: u32, rows: u32) -> vec4<f32> { return stage[WEIGHTS + key * P_PITCH + rows]; }
+fn staged_value(key: u32, lane: u32, i: u32) -> vec4<f32> { return stage[VALUES + key * DV4 + lane + i * 8u]; }
 //#endif
 
 // All reading of keys and values: elements d...d + 3 of row j, the bit-th of its tile, zeros where there is nothing to see.
@@ -362,7 +410,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
 
   //#if RESIDENT
   //| for (var i = t; i < BQ * Q_WIDTH; i += THREADS) {
-    //| stage[i / Q_WIDTH * Q_PITCH + i % Q_WIDTH] = query_of(b, head0, row0 + i / Q_WIDTH, i % Q_WIDTH * 4u);
+    //| let d = i % Q_WIDTH;
+    //| put_query(d / DC, i / Q_WIDTH, d % DC, query_of(b, head0, row0 + i / Q_WIDTH, d * 4u));
   //| }
   //#endif
   //#if OVERLAP
@@ -419,21 +468,21 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       //#unroll DEEP
       for (var u = 0u; u < rolled(Q_TURNS); u++) {
         let i = t + u * THREADS;
-        if (i < BQ * DC) { stage[i / DC * Q_PITCH + i % DC] = query_of(b, head0, row0 + i / DC, (d0 + i % DC) * 4u); }
+        if (i < BQ * DC) { put_query(0u, i / DC, i % DC, query_of(b, head0, row0 + i / DC, (d0 + i % DC) * 4u)); }
       }
       //#endif
       //#if OVERLAP
       //#unroll
       //| for (var u = 0u; u < K_TURNS; u++) {
         //| let i = t + u * THREADS;
-        //| if (i < BK * DC) { stage[KEYS + i / DC * PITCH + i % DC] = next_keys[u]; }
+        //| if (i < BK * DC) { put_key(i / DC, i % DC, next_keys[u]); }
       //| }
       //#else
       //#unroll DEEP
       for (var u = 0u; u < rolled(K_TURNS); u++) {
         let i = t + u * THREADS;
         if (i < BK * DC) {
-          stage[KEYS + i / DC * PITCH + i % DC] = key_of(k_base, j0 + i / DC, i / DC, (d0 + i % DC) * 4u);
+          put_key(i / DC, i % DC, key_of(k_base, j0 + i / DC, i / DC, (d0 + i % DC) * 4u));
         }
       }
       //#endif
@@ -454,19 +503,19 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       //| }
       //#endif
       //#if RESIDENT
-      //| let q0 = d0;
+      //| let chunk = d0 / DC;
       //#else
-      let q0 = 0u;
+      let chunk = 0u;
       //#endif
       //#unroll DEEP
       for (var d = 0u; d < rolled(DC); d++) {
         //#unroll
         for (var r = 0u; r < R; r++) {
-          qv[r] = stage[(ty * R + r) * Q_PITCH + q0 + d];
+          qv[r] = staged_query(chunk, ty * R + r, d);
         }
         //#unroll
         for (var c = 0u; c < 4u; c++) {
-          kv[c] = stage[KEYS + (tx + c * 8u) * PITCH + d];
+          kv[c] = staged_key(tx + c * 8u, d);
         }
         //#unroll
         for (var r = 0u; r < R; r++) {
@@ -580,7 +629,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         let e = select(exp(x - m[v]), vec4<f32>(0.0), x <= vec4<f32>(LOWEST));
         //#endif
         l[v] += e;
-        stage[WEIGHTS + (tx + c * 8u) * P_PITCH + ty * RV + v] = e;
+        put_weight(tx + c * 8u, ty * RV + v, e);
       }
     }
 
@@ -590,14 +639,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       //#unroll
       //| for (var u = 0u; u < V_TURNS; u++) {
         //| let i = t + u * THREADS;
-        //| if (i < VC * DV4) { stage[VALUES + i] = next_values[u]; }
+        //| if (i < VC * DV4) { put_value(i / DV4, i % DV4, next_values[u]); }
       //| }
       //#else
       //#unroll DEEP
       for (var u = 0u; u < rolled(V_TURNS); u++) {
         let i = t + u * THREADS;
         if (i < VC * DV4) {
-          stage[VALUES + i] = value_of(v_base, j0 + v0 + i / DV4, v0 + i / DV4, i % DV4 * 4u);
+          put_value(i / DV4, i % DV4, value_of(v_base, j0 + v0 + i / DV4, v0 + i / DV4, i % DV4 * 4u));
         }
       }
       //#endif
@@ -621,11 +670,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
       for (var j = 0u; j < rolled(VC); j++) {
         //#unroll
         for (var v = 0u; v < RV; v++) {
-          qv[v] = stage[WEIGHTS + (v0 + j) * P_PITCH + ty * RV + v];
+          qv[v] = staged_weight(v0 + j, ty * RV + v);
         }
         //#unroll
         for (var i = 0u; i < NI; i++) {
-          let x = stage[VALUES + j * DV4 + tx + i * 8u];
+          let x = staged_value(j, tx, i);
           //#unroll
           for (var v = 0u; v < RV; v++) {
             //#unroll

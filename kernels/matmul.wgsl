@@ -2,11 +2,14 @@
 //
 // 4 x 4 results per invocation in registers, or 8 x 8 where there are many (RM and RN groups of four); tiles of a
 // (TY*4*RM rows) and b (64*RN columns), 16 of N deep, staged through workgroup memory as vec4 of four rows or columns,
-// so 64 multiply-adds cost four loads. VECTOR_A and VECTOR_B read four elements at once.
+// so 64 multiply-adds cost four loads. VECTOR_A and VECTOR_B read four elements at once. PREFETCH has the next tiles on
+// their way into registers while those in workgroup memory are multiplied: a tile of 8 x 8 an invocation leaves room for
+// one workgroup on a core, and nothing else to do while it waits. A tile is an array of arrays, because what bounds are
+// checked with then depends on the lane alone: the check is done once and not at every load.
 // N is summed in segments of 256, in order: linear.wgsl adds in exactly this order, hence a row's result does
 // not depend on how many rows there are.
 
-//#flags HAS_BIAS=true ALONG_P=true VECTOR_A=false VECTOR_B=false
+//#flags HAS_BIAS=true ALONG_P=true VECTOR_A=false VECTOR_B=false PREFETCH=false
 const TY: u32 = 16u; //#constant
 const RM: u32 = 1u; //#constant
 const RN: u32 = 1u; //#constant
@@ -50,8 +53,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<f32>; //#storage BIAS
 //#endif
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
-var<workgroup> tile_a: array<vec4<f32>, A_TILE>; // [STEP][A_WIDTH] of four rows
-var<workgroup> tile_b: array<vec4<f32>, B_TILE>; // [STEP][B_WIDTH] of four columns
+var<workgroup> tile_a: array<array<vec4<f32>, A_WIDTH>, STEP>; // of four rows
+var<workgroup> tile_b: array<array<vec4<f32>, B_WIDTH>, STEP>; // of four columns
 
 //#if VECTOR_A
 //| fn load_a4(i: u32, n: u32) -> vec4<f32> { return vec4<f32>(0.0); } //#load4 a A
@@ -93,6 +96,47 @@ fn b_at(base: u32, k: u32, col: u32) -> f32 {
 }
 //#endif
 
+//#if VECTOR_A
+//| // Row r of the i-th 4 x 4 block of a tile of a that begins at (row0, k0).
+//| fn a_block(base: u32, row0: u32, k0: u32, i: u32, r: u32) -> vec4<f32> {
+  //| return a4_at(base, row0 + i / 4u * 4u + r, k0 + i % 4u * 4u);
+//| }
+//| fn store_a(i: u32, x0: vec4<f32>, x1: vec4<f32>, x2: vec4<f32>, x3: vec4<f32>) {
+  //| let k = i % 4u * 4u;
+  //| let g = i / 4u;
+  //| tile_a[k][g] = vec4<f32>(x0.x, x1.x, x2.x, x3.x);
+  //| tile_a[k + 1u][g] = vec4<f32>(x0.y, x1.y, x2.y, x3.y);
+  //| tile_a[k + 2u][g] = vec4<f32>(x0.z, x1.z, x2.z, x3.z);
+  //| tile_a[k + 3u][g] = vec4<f32>(x0.w, x1.w, x2.w, x3.w);
+//| }
+//#endif
+//#if VECTOR_B && ALONG_P
+//| // The i-th vector of a tile of b that begins at (k0, col0).
+//| fn b_vector(base: u32, k0: u32, col0: u32, i: u32) -> vec4<f32> {
+  //| return b4_at(base, k0 + i / B_WIDTH, col0 + i % B_WIDTH * 4u);
+//| }
+//#elif VECTOR_B
+//| // Column r of the i-th 4 x 4 block of a tile of b that begins at (k0, col0).
+//| fn b_block(base: u32, k0: u32, col0: u32, i: u32, r: u32) -> vec4<f32> {
+  //| return b4_at(base, k0 + i % 4u * 4u, col0 + i / 4u * 4u + r);
+//| }
+//| fn store_b(i: u32, x0: vec4<f32>, x1: vec4<f32>, x2: vec4<f32>, x3: vec4<f32>) {
+  //| let k = i % 4u * 4u;
+  //| let g = i / 4u;
+  //| tile_b[k][g] = vec4<f32>(x0.x, x1.x, x2.x, x3.x);
+  //| tile_b[k + 1u][g] = vec4<f32>(x0.y, x1.y, x2.y, x3.y);
+  //| tile_b[k + 2u][g] = vec4<f32>(x0.z, x1.z, x2.z, x3.z);
+  //| tile_b[k + 3u][g] = vec4<f32>(x0.w, x1.w, x2.w, x3.w);
+//| }
+//#endif
+//#if PREFETCH && !ALONG_P
+//| // The first half of the invocations has a block of a, the other one of b.
+//| fn block_of(t: u32, a_base: u32, b_base: u32, row0: u32, col0: u32, k0: u32, r: u32) -> vec4<f32> {
+  //| if (t < A_TILE / 4u) { return a_block(a_base, row0, k0, t, r); }
+  //| return b_block(b_base, k0, col0, t - A_TILE / 4u, r);
+//| }
+//#endif
+
 // n, but not to the compiler: software drivers unroll loops of constant length, and then compile for seconds.
 fn rolled(n: u32) -> u32 { return min(n, n * p.m); }
 
@@ -123,6 +167,25 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
   var av: array<vec4<f32>, RM>; //#scalars
   var bv: array<vec4<f32>, RN>; //#scalars
 
+  //#if PREFETCH
+  //| var next: array<vec4<f32>, 4>; //#scalars
+  //| //#unroll
+  //| for (var r = 0u; r < 4u; r++) {
+    //#if ALONG_P
+    //| if (t < A_TILE / 4u) { next[r] = a_block(a_base, row0, 0u, t, r); }
+    //#else
+    //| next[r] = block_of(t, a_base, b_base, row0, col0, 0u, r);
+    //#endif
+  //| }
+  //#endif
+  //#if PREFETCH && ALONG_P
+  //| var next_b: array<vec4<f32>, B_TURNS>; //#scalars
+  //| //#unroll
+  //| for (var s = 0u; s < B_TURNS; s++) {
+    //| next_b[s] = b_vector(b_base, 0u, col0, t + s * THREADS);
+  //| }
+  //#endif
+
   for (var segment = 0u; segment < p.n; segment += 256u) {
     let end = min(p.n, segment + 256u);
     //#unroll
@@ -131,58 +194,54 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     }
     for (var k0 = segment; k0 < end; k0 += STEP) {
       workgroupBarrier();
-      //#if VECTOR_A
+      //#if PREFETCH && ALONG_P
+      //| if (t < A_TILE / 4u) { store_a(t, next[0], next[1], next[2], next[3]); }
+      //| //#unroll
+      //| for (var s = 0u; s < B_TURNS; s++) {
+        //| let i = t + s * THREADS;
+        //| tile_b[i / B_WIDTH][i % B_WIDTH] = next_b[s];
+      //| }
+      //#elif PREFETCH
+      //| if (t < A_TILE / 4u) {
+        //| store_a(t, next[0], next[1], next[2], next[3]);
+      //| } else {
+        //| store_b(t - A_TILE / 4u, next[0], next[1], next[2], next[3]);
+      //| }
+      //#endif
+      //#if VECTOR_A && !PREFETCH
       //| //#unroll DEEP
       //| for (var s = 0u; s < rolled(A_QUADS); s++) {
         //| let i = t + s * THREADS;
-        //| let k = i % 4u * 4u;
-        //| let g = i / 4u;
         //| if (i < A_TILE / 4u) {
-          //| let x0 = a4_at(a_base, row0 + g * 4u, k0 + k);
-          //| let x1 = a4_at(a_base, row0 + g * 4u + 1u, k0 + k);
-          //| let x2 = a4_at(a_base, row0 + g * 4u + 2u, k0 + k);
-          //| let x3 = a4_at(a_base, row0 + g * 4u + 3u, k0 + k);
-          //| tile_a[k * A_WIDTH + g] = vec4<f32>(x0.x, x1.x, x2.x, x3.x);
-          //| tile_a[(k + 1u) * A_WIDTH + g] = vec4<f32>(x0.y, x1.y, x2.y, x3.y);
-          //| tile_a[(k + 2u) * A_WIDTH + g] = vec4<f32>(x0.z, x1.z, x2.z, x3.z);
-          //| tile_a[(k + 3u) * A_WIDTH + g] = vec4<f32>(x0.w, x1.w, x2.w, x3.w);
+          //| store_a(i, a_block(a_base, row0, k0, i, 0u), a_block(a_base, row0, k0, i, 1u), a_block(a_base, row0, k0, i, 2u), a_block(a_base, row0, k0, i, 3u));
         //| }
       //| }
-      //#else
+      //#elif !PREFETCH
       //#unroll DEEP
       for (var s = 0u; s < rolled(A_TURNS); s++) {
         let i = t + s * THREADS;
         let k = k0 + i % STEP;
         let row = row0 + i / STEP * 4u;
         if (i < A_TILE) {
-          tile_a[i % STEP * A_WIDTH + i / STEP] = vec4<f32>(a_at(a_base, row, k), a_at(a_base, row + 1u, k), a_at(a_base, row + 2u, k), a_at(a_base, row + 3u, k));
+          tile_a[i % STEP][i / STEP] = vec4<f32>(a_at(a_base, row, k), a_at(a_base, row + 1u, k), a_at(a_base, row + 2u, k), a_at(a_base, row + 3u, k));
         }
       }
       //#endif
-      //#if VECTOR_B && ALONG_P
+      //#if VECTOR_B && ALONG_P && !PREFETCH
       //| //#unroll DEEP
       //| for (var s = 0u; s < rolled(B_TURNS); s++) {
         //| let i = t + s * THREADS;
-        //| tile_b[i] = b4_at(b_base, k0 + i / B_WIDTH, col0 + i % B_WIDTH * 4u);
+        //| tile_b[i / B_WIDTH][i % B_WIDTH] = b_vector(b_base, k0, col0, i);
       //| }
-      //#elif VECTOR_B
+      //#elif VECTOR_B && !PREFETCH
       //| //#unroll DEEP
       //| for (var s = 0u; s < rolled(B_QUADS); s++) {
         //| let i = t + s * THREADS;
-        //| let k = i % 4u * 4u;
-        //| let g = i / 4u;
         //| if (i < B_TILE / 4u) {
-          //| let x0 = b4_at(b_base, k0 + k, col0 + g * 4u);
-          //| let x1 = b4_at(b_base, k0 + k, col0 + g * 4u + 1u);
-          //| let x2 = b4_at(b_base, k0 + k, col0 + g * 4u + 2u);
-          //| let x3 = b4_at(b_base, k0 + k, col0 + g * 4u + 3u);
-          //| tile_b[k * B_WIDTH + g] = vec4<f32>(x0.x, x1.x, x2.x, x3.x);
-          //| tile_b[(k + 1u) * B_WIDTH + g] = vec4<f32>(x0.y, x1.y, x2.y, x3.y);
-          //| tile_b[(k + 2u) * B_WIDTH + g] = vec4<f32>(x0.z, x1.z, x2.z, x3.z);
-          //| tile_b[(k + 3u) * B_WIDTH + g] = vec4<f32>(x0.w, x1.w, x2.w, x3.w);
+          //| store_b(i, b_block(b_base, k0, col0, i, 0u), b_block(b_base, k0, col0, i, 1u), b_block(b_base, k0, col0, i, 2u), b_block(b_base, k0, col0, i, 3u));
         //| }
       //| }
-      //#else
+      //#elif !PREFETCH
       //#unroll DEEP
       for (var s = 0u; s < rolled(B_TURNS); s++) {
         let i = t + s * THREADS;
@@ -194,19 +253,34 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         //| let c = i / STEP;
         //#endif
         let col = col0 + c * 4u;
-        tile_b[k * B_WIDTH + c] = vec4<f32>(b_at(b_base, k0 + k, col), b_at(b_base, k0 + k, col + 1u), b_at(b_base, k0 + k, col + 2u), b_at(b_base, k0 + k, col + 3u));
+        tile_b[k][c] = vec4<f32>(b_at(b_base, k0 + k, col), b_at(b_base, k0 + k, col + 1u), b_at(b_base, k0 + k, col + 2u), b_at(b_base, k0 + k, col + 3u));
       }
       //#endif
       workgroupBarrier();
+      //#if PREFETCH && ALONG_P
+      //| //#unroll
+      //| for (var r = 0u; r < 4u; r++) {
+        //| if (t < A_TILE / 4u) { next[r] = a_block(a_base, row0, k0 + STEP, t, r); }
+      //| }
+      //| //#unroll
+      //| for (var s = 0u; s < B_TURNS; s++) {
+        //| next_b[s] = b_vector(b_base, k0 + STEP, col0, t + s * THREADS);
+      //| }
+      //#elif PREFETCH
+      //| //#unroll
+      //| for (var r = 0u; r < 4u; r++) {
+        //| next[r] = block_of(t, a_base, b_base, row0, col0, k0 + STEP, r);
+      //| }
+      //#endif
       //#unroll DEEP
       for (var k = 0u; k < rolled(STEP); k++) {
         //#unroll
         for (var g = 0u; g < RM; g++) {
-          av[g] = tile_a[k * A_WIDTH + ty + g * TY];
+          av[g] = tile_a[k][ty + g * TY];
         }
         //#unroll
         for (var c = 0u; c < RN; c++) {
-          bv[c] = tile_b[k * B_WIDTH + tx + c * 16u];
+          bv[c] = tile_b[k][tx + c * 16u];
         }
         //#unroll
         for (var g = 0u; g < RM; g++) {

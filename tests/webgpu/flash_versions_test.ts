@@ -119,10 +119,13 @@ Deno.test("flash: a tile fits the adapter whatever the heads", () => {
     for (const d of [1, 8, 64, 80, 128, 256, 512]) {
       for (const rows of [1, 8, 9, 17, 40, 5000]) {
         for (const blocks of [false, true]) {
-          const { TY, RV, DC, VC, RESIDENT } = flashTile(rows, d, d, { blocks, version: 4 }, limits);
+          const { TY, RV, DC, VC, RESIDENT, WIDE } = flashTile(rows, d, d, { blocks, version: 4 }, limits);
           const d4 = Math.ceil(d / 4), n = TY * RV * 4;
-          const queries = n * ((RESIDENT ? Math.ceil(d4 / DC) * DC : DC) + 1);
-          const values = 32 * (TY * RV + 1) + VC * d4 + (RESIDENT ? queries : 0);
+          const parts = Math.ceil(d4 / DC), groups = Math.ceil(d4 / 8);
+          const queries = n * (!RESIDENT ? DC + 1 : WIDE ? parts * 17 : parts * DC + 1);
+          const staged = WIDE ? Math.ceil(VC * groups / 2) * 17 : VC * d4;
+          const values = 32 * (TY * RV + 1) + staged + (RESIDENT ? queries : 0);
+          if (WIDE) assertEquals([DC, TY * RV], [16, 16]);
           const stage = Math.max(queries + 32 * (DC + 1), values);
           const bytes = 16 * (stage + TY * 8 * RV) + (blocks ? 4 * n + 12 : 0);
           assert(bytes <= Math.min(32768, limits.workgroupBytes), `${bytes} bytes for D ${d}, ${rows} rows`);

@@ -203,11 +203,13 @@ function attention(device: WebGpuDevice, views: Views): void {
 for (const unrolled of [true, false]) {
   Deno.test({
     name: `lint: every variant compiles in Dawn, ${
-      unrolled ? "inner loops unrolled, bytes multiplied by fours" : "inner loops kept"
+      unrolled ? "as for a GPU: loops unrolled, subgroups, bytes multiplied by fours" : "inner loops kept"
     }`,
     ignore: missing,
     fn: async (t) => {
-      const device = new WebGpuDevice({ gpu: gpu as GPU, unrolled, packed_dot: unrolled });
+      // Nothing can be probed where nothing is executed.
+      const subgroups = unrolled && { prefix: "enable subgroups;\n", size: 32 };
+      const device = new WebGpuDevice({ gpu: gpu as GPU, unrolled, packed_dot: unrolled, subgroups });
       for (const sweep of [elementwise, rowwise, quantized, attention]) {
         await t.step(sweep.name, async () => {
           using views = new Views(device);

@@ -22,7 +22,7 @@ import { hasPackedDot } from "./packed_dot.ts";
 import { patchWord } from "./record.ts";
 import { watch } from "./scopes.ts";
 import { Stopwatch } from "./stopwatch.ts";
-import { probeSubgroups } from "./subgroups.ts";
+import { probeSubgroups, type Subgroups } from "./subgroups.ts";
 
 /** Options of {@linkcode WebGpuDevice}. */
 export interface WebGpuOptions {
@@ -38,8 +38,8 @@ export interface WebGpuOptions {
   readonly unrolled?: boolean;
   /** Whether kernels multiply four bytes in one instruction; by default where a probe finds that it is right. */
   readonly packed_dot?: boolean;
-  /** Whether reductions go through subgroups; by default where they are found to work. */
-  readonly subgroups?: boolean;
+  /** Whether reductions go through subgroups; by default where they are found to work. Given, they are not probed. */
+  readonly subgroups?: boolean | Subgroups;
 }
 
 /** A command, and its number among all that were ever recorded. */
@@ -123,7 +123,8 @@ export class WebGpuDevice implements Device {
       };
       const stopwatch = this.#options.timed ? new Stopwatch(device) : null;
       const packed = async () => this.#options.packed_dot ?? await hasPackedDot(device, gpu);
-      const subgroups = this.#options.subgroups === false ? null : await probeSubgroups(device);
+      const wish = this.#options.subgroups ?? true;
+      const subgroups = wish === true ? await probeSubgroups(device) : wish === false ? null : wish;
       const executor = new Executor(device, this.stats, this.#memory, deep, packed, subgroups, stopwatch);
       return { executor, info: { ...info, subgroup_size: subgroups?.size ?? 0 } };
     } catch (error) {

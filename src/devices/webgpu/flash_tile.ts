@@ -27,6 +27,9 @@ const MOST_BYTES = 32768;
 /** Invocations of a row group. */
 const LANES = 8;
 
+/** Vectors of a row of workgroup memory where tiles are wide, but for the pad. */
+const WIDTH = 16;
+
 /** Constants of `flash.wgsl` that say how large a tile is and how it is worked through. */
 export interface FlashTile extends Readonly<Record<string, number | boolean>> {
   /** Row groups, of `LANES` invocations each. */
@@ -37,6 +40,8 @@ export interface FlashTile extends Readonly<Record<string, number | boolean>> {
   readonly DC: number;
   /** Values staged at a time. */
   readonly VC: number;
+  /** Whether workgroup memory is rows of sixteen vectors and a pad: of chunks and tiles that fill them. */
+  readonly WIDE: boolean;
   /** Whether the queries stay in workgroup memory. */
   readonly RESIDENT: boolean;
   /** Whether the next keys and values are loaded while those at hand are worked on. */
@@ -84,15 +89,22 @@ function chunks(
   dv: number,
   resident: boolean,
   room: number,
-): { DC: number; VC: number } | null {
+): { DC: number; VC: number; WIDE: boolean } | null {
   const d4 = Math.ceil(d / 4), dv4 = Math.ceil(dv / 4);
   const weights = TILE_KEYS * (rows / 4 + 1);
+  // A row holds values of two groups of eight lanes.
+  const groups = Math.ceil(dv4 / 8);
   for (let DC = 16; DC >= 1; DC /= 2) {
     if (DC > 1 && DC >= 2 * d4) continue;
-    const queries = rows * ((resident ? Math.ceil(d4 / DC) * DC : DC) + 1);
+    const WIDE = DC === WIDTH && rows === WIDTH * 4;
+    const parts = Math.ceil(d4 / DC);
+    const queries = rows * (!resident ? DC + 1 : WIDE ? parts * (DC + 1) : parts * DC + 1);
     if (queries + TILE_KEYS * (DC + 1) > room) continue;
     const rest = room - weights - (resident ? queries : 0);
-    for (let VC = TILE_KEYS; VC >= (resident ? 8 : 1); VC /= 2) if (VC * dv4 <= rest) return { DC, VC };
+    for (let VC = TILE_KEYS; VC >= (resident ? 8 : 1); VC /= 2) {
+      const values = WIDE ? Math.ceil(VC * groups / 2) * (WIDTH + 1) : VC * dv4;
+      if (values <= rest) return { DC, VC, WIDE };
+    }
   }
   return null;
 }

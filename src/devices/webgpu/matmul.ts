@@ -55,6 +55,7 @@ export function product(a: View, b: View, out: View, bias: View | null = null): 
     VECTOR_B,
     RM: R,
     RN: R,
+    PREFETCH: R === 2 && VECTOR_A && VECTOR_B,
     BIAS: bias ? floatType("a bias", bias.dtype) : "f32",
     HAS_BIAS: bias !== null,
     ALONG_P,

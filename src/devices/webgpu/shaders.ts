@@ -331,7 +331,7 @@ out[p.out_offset+i]=load_weight(p.weight_offset+row*p.weight_row+i%p.e*p.weight_
 }
 `,
   flash: `
-//#flags SCALED=false OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false SHUFFLE=false
+//#flags WIDE=false SCALED=false OVERLAP=false LAZY=false RESIDENT=false SPLIT=false BLOCKS=true SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SINKS=true LSE=true OUT4=false SHUFFLE=false
 const D: u32 = 64u; //#constant
 const DV: u32 = 64u; //#constant
 const TY: u32 = 16u; //#constant
@@ -347,8 +347,20 @@ const DV4: u32 = (DV + 3u) / 4u;
 const NI: u32 = (DV4 + 7u) / 8u;
 const PITCH: u32 = DC + 1u;
 const P_PITCH: u32 = TY * RV + 1u;
-//#if RESIDENT
 const Q_WIDTH: u32 = (D4 + DC - 1u) / DC * DC;
+//#if WIDE
+//#if RESIDENT
+const KEYS: u32 = BQ * Q_WIDTH / DC;
+const WEIGHTS: u32 = KEYS;
+//#else
+const KEYS: u32 = BQ;
+const WEIGHTS: u32 = 0u;
+//#endif
+const QK_SIZE: u32 = KEYS + BK;
+const VALUES: u32 = WEIGHTS + BK;
+const PV_SIZE: u32 = VALUES + (VC * NI + 1u) / 2u;
+//#else
+//#if RESIDENT
 const Q_PITCH: u32 = Q_WIDTH + 1u;
 const WEIGHTS: u32 = BQ * Q_PITCH;
 //#else
@@ -359,6 +371,7 @@ const KEYS: u32 = BQ * Q_PITCH;
 const QK_SIZE: u32 = KEYS + BK * PITCH;
 const VALUES: u32 = WEIGHTS + BK * P_PITCH;
 const PV_SIZE: u32 = VALUES + VC * DV4;
+//#endif
 const STAGE: u32 = max(QK_SIZE, PV_SIZE);
 const JOINT: u32 = THREADS * RV;
 const Q_TURNS: u32 = (BQ * DC + THREADS - 1u) / THREADS;
@@ -460,7 +473,11 @@ var<workgroup>any_shown:atomic<u32>;
 var<workgroup>soonest:atomic<u32>;
 var<workgroup>next_tile:u32;
 //#endif
+//#if WIDE
+var<workgroup>stage:array<array<vec4<f32>,17>,STAGE>;
+//#else
 var<workgroup>stage:array<vec4<f32>,STAGE>;
+//#endif
 var<workgroup>joint:array<vec4<f32>,JOINT>;
 fn query4(i: u32, n: u32) -> vec4<f32> {} //#load4 query QUERY
 fn key4(i: u32, n: u32) -> vec4<f32> {} //#load4 key KEY
@@ -469,6 +486,31 @@ fn value4(i: u32, n: u32) -> vec4<f32> {} //#load4 value VALUE
 fn is_read(j:u32,bit:u32) ->bool{return j<p.k&&((atomicLoad(&any_shown)>>bit)&1u) !=0u;}
 //#else
 fn is_read(j:u32,bit:u32) ->bool{return j<p.k;}
+//#endif
+//#if WIDE
+fn put_query(chunk:u32,row:u32,d:u32,x:vec4<f32>){stage[chunk*BQ+row][d]=x;}
+fn put_key(key:u32,d:u32,x:vec4<f32>){stage[KEYS+key][d]=x;}
+fn put_weight(key:u32,rows:u32,x:vec4<f32>){stage[WEIGHTS+key][rows]=x;}
+fn put_value(key:u32,i:u32,x:vec4<f32>){
+let group=key*NI+i/8u;
+stage[VALUES+group/2u][group%2u*8u+i%8u]=x;
+}
+fn staged_query(chunk:u32,row:u32,d:u32) ->vec4<f32>{return stage[chunk*BQ+row][d];}
+fn staged_key(key:u32,d:u32) ->vec4<f32>{return stage[KEYS+key][d];}
+fn staged_weight(key:u32,rows:u32) ->vec4<f32>{return stage[WEIGHTS+key][rows];}
+fn staged_value(key:u32,lane:u32,i:u32) ->vec4<f32>{
+let group=key*NI+i;
+return stage[VALUES+group/2u][lane+group%2u*8u];
+}
+//#else
+fn put_query(chunk:u32,row:u32,d:u32,x:vec4<f32>){stage[row*Q_PITCH+chunk*DC+d]=x;}
+fn put_key(key:u32,d:u32,x:vec4<f32>){stage[KEYS+key*PITCH+d]=x;}
+fn put_weight(key:u32,rows:u32,x:vec4<f32>){stage[WEIGHTS+key*P_PITCH+rows]=x;}
+fn put_value(key:u32,i:u32,x:vec4<f32>){stage[VALUES+key*DV4+i]=x;}
+fn staged_query(chunk:u32,row:u32,d:u32) ->vec4<f32>{return stage[row*Q_PITCH+chunk*DC+d];}
+fn staged_key(key:u32,d:u32) ->vec4<f32>{return stage[KEYS+key*PITCH+d];}
+fn staged_weight(key:u32,rows:u32) ->vec4<f32>{return stage[WEIGHTS+key*P_PITCH+rows];}
+fn staged_value(key:u32,lane:u32,i:u32) ->vec4<f32>{return stage[VALUES+key*DV4+lane+i*8u];}
 //#endif
 fn key_of(base:u32,j:u32,bit:u32,d:u32) ->vec4<f32>{
 if (d>=D||!is_read(j,bit)){return vec4<f32>(0.0);}
@@ -641,7 +683,8 @@ l[v]=vec4<f32>(0.0);
 }
 //#if RESIDENT
 for (var i = t; i < BQ * Q_WIDTH; i += THREADS) {
-stage[i/Q_WIDTH*Q_PITCH+i%Q_WIDTH]=query_of(b,head0,row0+i/Q_WIDTH,i%Q_WIDTH*4u);
+let d=i%Q_WIDTH;
+put_query(d/DC,i/Q_WIDTH,d%DC,query_of(b,head0,row0+i/Q_WIDTH,d*4u));
 }
 //#endif
 //#if OVERLAP
@@ -696,21 +739,21 @@ workgroupBarrier();
 //#unroll DEEP
 for (var u = 0u; u < rolled(Q_TURNS); u++) {
 let i=t+u*THREADS;
-if (i<BQ*DC){stage[i/DC*Q_PITCH+i%DC]=query_of(b,head0,row0+i/DC,(d0+i%DC)*4u);}
+if (i<BQ*DC){put_query(0u,i/DC,i%DC,query_of(b,head0,row0+i/DC,(d0+i%DC)*4u));}
 }
 //#endif
 //#if OVERLAP
 //#unroll
 for (var u = 0u; u < K_TURNS; u++) {
 let i=t+u*THREADS;
-if (i<BK*DC){stage[KEYS+i/DC*PITCH+i%DC]=next_keys[u];}
+if (i<BK*DC){put_key(i/DC,i%DC,next_keys[u]);}
 }
 //#else
 //#unroll DEEP
 for (var u = 0u; u < rolled(K_TURNS); u++) {
 let i=t+u*THREADS;
 if (i<BK*DC){
-stage[KEYS+i/DC*PITCH+i%DC]=key_of(k_base,j0+i/DC,i/DC,(d0+i%DC)*4u);
+put_key(i/DC,i%DC,key_of(k_base,j0+i/DC,i/DC,(d0+i%DC)*4u));
 }
 }
 //#endif
@@ -731,19 +774,19 @@ next_values[u]=value_of(v_base,j0+i/DV4,0u,i%DV4*4u);
 }
 //#endif
 //#if RESIDENT
-let q0=d0;
+let chunk=d0/DC;
 //#else
-let q0=0u;
+let chunk=0u;
 //#endif
 //#unroll DEEP
 for (var d = 0u; d < rolled(DC); d++) {
 //#unroll
 for (var r = 0u; r < R; r++) {
-qv[r]=stage[(ty*R+r)*Q_PITCH+q0+d];
+qv[r]=staged_query(chunk,ty*R+r,d);
 }
 //#unroll
 for (var c = 0u; c < 4u; c++) {
-kv[c]=stage[KEYS+(tx+c*8u)*PITCH+d];
+kv[c]=staged_key(tx+c*8u,d);
 }
 //#unroll
 for (var r = 0u; r < R; r++) {
@@ -854,7 +897,7 @@ e=select(e,vec4<f32>(0.0),x<=vec4<f32>(LOWEST));
 let e=select(exp(x - m[v]),vec4<f32>(0.0),x<=vec4<f32>(LOWEST));
 //#endif
 l[v]+=e;
-stage[WEIGHTS+(tx+c*8u)*P_PITCH+ty*RV+v]=e;
+put_weight(tx+c*8u,ty*RV+v,e);
 }
 }
 for (var v0 = 0u; v0 < BK; v0 += VC) {
@@ -863,14 +906,14 @@ if (v0>0u){workgroupBarrier();}
 //#unroll
 for (var u = 0u; u < V_TURNS; u++) {
 let i=t+u*THREADS;
-if (i<VC*DV4){stage[VALUES+i]=next_values[u];}
+if (i<VC*DV4){put_value(i/DV4,i%DV4,next_values[u]);}
 }
 //#else
 //#unroll DEEP
 for (var u = 0u; u < rolled(V_TURNS); u++) {
 let i=t+u*THREADS;
 if (i<VC*DV4){
-stage[VALUES+i]=value_of(v_base,j0+v0+i/DV4,v0+i/DV4,i%DV4*4u);
+put_value(i/DV4,i%DV4,value_of(v_base,j0+v0+i/DV4,v0+i/DV4,i%DV4*4u));
 }
 }
 //#endif
@@ -894,11 +937,11 @@ next_keys[u]=key_of(k_base,j0+BK+i/DC,0u,i%DC*4u);
 for (var j = 0u; j < rolled(VC); j++) {
 //#unroll
 for (var v = 0u; v < RV; v++) {
-qv[v]=stage[WEIGHTS+(v0+j)*P_PITCH+ty*RV+v];
+qv[v]=staged_weight(v0+j,ty*RV+v);
 }
 //#unroll
 for (var i = 0u; i < NI; i++) {
-let x=stage[VALUES+j*DV4+tx+i*8u];
+let x=staged_value(j,tx,i);
 //#unroll
 for (var v = 0u; v < RV; v++) {
 //#unroll
@@ -1793,7 +1836,7 @@ out[p.out_offset+row*p.out_row+o]=total+shift;
 }
 `,
   matmul: `
-//#flags HAS_BIAS=true ALONG_P=true VECTOR_A=false VECTOR_B=false
+//#flags HAS_BIAS=true ALONG_P=true VECTOR_A=false VECTOR_B=false PREFETCH=false
 const TY: u32 = 16u; //#constant
 const RM: u32 = 1u; //#constant
 const RN: u32 = 1u; //#constant
@@ -1836,8 +1879,8 @@ bias_stride:u32,
 @group(0) @binding(3) var<storage, read> bias: array<f32>; //#storage BIAS
 //#endif
 @group(0) @binding(4) var<storage,read_write>out:array<f32>;
-var<workgroup>tile_a:array<vec4<f32>,A_TILE>;
-var<workgroup>tile_b:array<vec4<f32>,B_TILE>;
+var<workgroup>tile_a:array<array<vec4<f32>,A_WIDTH>,STEP>;
+var<workgroup>tile_b:array<array<vec4<f32>,B_WIDTH>,STEP>;
 //#if VECTOR_A
 fn load_a4(i: u32, n: u32) -> vec4<f32> {} //#load4 a A
 //#else
@@ -1873,6 +1916,42 @@ if (col<p.p&&k<p.n){return load_b(base+k*p.b_n+col*p.b_p);}
 return 0.0;
 }
 //#endif
+//#if VECTOR_A
+fn a_block(base:u32,row0:u32,k0:u32,i:u32,r:u32) ->vec4<f32>{
+return a4_at(base,row0+i/4u*4u+r,k0+i%4u*4u);
+}
+fn store_a(i:u32,x0:vec4<f32>,x1:vec4<f32>,x2:vec4<f32>,x3:vec4<f32>){
+let k=i%4u*4u;
+let g=i/4u;
+tile_a[k][g]=vec4<f32>(x0.x,x1.x,x2.x,x3.x);
+tile_a[k+1u][g]=vec4<f32>(x0.y,x1.y,x2.y,x3.y);
+tile_a[k+2u][g]=vec4<f32>(x0.z,x1.z,x2.z,x3.z);
+tile_a[k+3u][g]=vec4<f32>(x0.w,x1.w,x2.w,x3.w);
+}
+//#endif
+//#if VECTOR_B && ALONG_P
+fn b_vector(base:u32,k0:u32,col0:u32,i:u32) ->vec4<f32>{
+return b4_at(base,k0+i/B_WIDTH,col0+i%B_WIDTH*4u);
+}
+//#elif VECTOR_B
+fn b_block(base:u32,k0:u32,col0:u32,i:u32,r:u32) ->vec4<f32>{
+return b4_at(base,k0+i%4u*4u,col0+i/4u*4u+r);
+}
+fn store_b(i:u32,x0:vec4<f32>,x1:vec4<f32>,x2:vec4<f32>,x3:vec4<f32>){
+let k=i%4u*4u;
+let g=i/4u;
+tile_b[k][g]=vec4<f32>(x0.x,x1.x,x2.x,x3.x);
+tile_b[k+1u][g]=vec4<f32>(x0.y,x1.y,x2.y,x3.y);
+tile_b[k+2u][g]=vec4<f32>(x0.z,x1.z,x2.z,x3.z);
+tile_b[k+3u][g]=vec4<f32>(x0.w,x1.w,x2.w,x3.w);
+}
+//#endif
+//#if PREFETCH && !ALONG_P
+fn block_of(t:u32,a_base:u32,b_base:u32,row0:u32,col0:u32,k0:u32,r:u32) ->vec4<f32>{
+if (t<A_TILE/4u){return a_block(a_base,row0,k0,t,r);}
+return b_block(b_base,k0,col0,t - A_TILE/4u,r);
+}
+//#endif
 fn rolled(n:u32) ->u32{return min(n,n*p.m);}
 fn pick(i:u32,a:vec4<f32>,b:vec4<f32>,c:vec4<f32>,d:vec4<f32>) ->vec4<f32>{
 return select(select(a,b,i==1u),select(c,d,i==3u),i>=2u);
@@ -1899,6 +1978,24 @@ var acc: array<vec4<f32>, TOTALS>; //#scalars
 var total: array<vec4<f32>, TOTALS>; //#scalars
 var av: array<vec4<f32>, RM>; //#scalars
 var bv: array<vec4<f32>, RN>; //#scalars
+//#if PREFETCH
+var next: array<vec4<f32>, 4>; //#scalars
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+//#if ALONG_P
+if (t<A_TILE/4u){next[r]=a_block(a_base,row0,0u,t,r);}
+//#else
+next[r]=block_of(t,a_base,b_base,row0,col0,0u,r);
+//#endif
+}
+//#endif
+//#if PREFETCH && ALONG_P
+var next_b: array<vec4<f32>, B_TURNS>; //#scalars
+//#unroll
+for (var s = 0u; s < B_TURNS; s++) {
+next_b[s]=b_vector(b_base,0u,col0,t+s*THREADS);
+}
+//#endif
 for (var segment = 0u; segment < p.n; segment += 256u) {
 let end=min(p.n,segment+256u);
 //#unroll
@@ -1907,58 +2004,54 @@ acc[r]=vec4<f32>(0.0);
 }
 for (var k0 = segment; k0 < end; k0 += STEP) {
 workgroupBarrier();
-//#if VECTOR_A
+//#if PREFETCH && ALONG_P
+if (t<A_TILE/4u){store_a(t,next[0],next[1],next[2],next[3]);}
+//#unroll
+for (var s = 0u; s < B_TURNS; s++) {
+let i=t+s*THREADS;
+tile_b[i/B_WIDTH][i%B_WIDTH]=next_b[s];
+}
+//#elif PREFETCH
+if (t<A_TILE/4u){
+store_a(t,next[0],next[1],next[2],next[3]);
+}else{
+store_b(t - A_TILE/4u,next[0],next[1],next[2],next[3]);
+}
+//#endif
+//#if VECTOR_A && !PREFETCH
 //#unroll DEEP
 for (var s = 0u; s < rolled(A_QUADS); s++) {
 let i=t+s*THREADS;
-let k=i%4u*4u;
-let g=i/4u;
 if (i<A_TILE/4u){
-let x0=a4_at(a_base,row0+g*4u,k0+k);
-let x1=a4_at(a_base,row0+g*4u+1u,k0+k);
-let x2=a4_at(a_base,row0+g*4u+2u,k0+k);
-let x3=a4_at(a_base,row0+g*4u+3u,k0+k);
-tile_a[k*A_WIDTH+g]=vec4<f32>(x0.x,x1.x,x2.x,x3.x);
-tile_a[(k+1u)*A_WIDTH+g]=vec4<f32>(x0.y,x1.y,x2.y,x3.y);
-tile_a[(k+2u)*A_WIDTH+g]=vec4<f32>(x0.z,x1.z,x2.z,x3.z);
-tile_a[(k+3u)*A_WIDTH+g]=vec4<f32>(x0.w,x1.w,x2.w,x3.w);
+store_a(i,a_block(a_base,row0,k0,i,0u),a_block(a_base,row0,k0,i,1u),a_block(a_base,row0,k0,i,2u),a_block(a_base,row0,k0,i,3u));
 }
 }
-//#else
+//#elif !PREFETCH
 //#unroll DEEP
 for (var s = 0u; s < rolled(A_TURNS); s++) {
 let i=t+s*THREADS;
 let k=k0+i%STEP;
 let row=row0+i/STEP*4u;
 if (i<A_TILE){
-tile_a[i%STEP*A_WIDTH+i/STEP]=vec4<f32>(a_at(a_base,row,k),a_at(a_base,row+1u,k),a_at(a_base,row+2u,k),a_at(a_base,row+3u,k));
+tile_a[i%STEP][i/STEP]=vec4<f32>(a_at(a_base,row,k),a_at(a_base,row+1u,k),a_at(a_base,row+2u,k),a_at(a_base,row+3u,k));
 }
 }
 //#endif
-//#if VECTOR_B && ALONG_P
+//#if VECTOR_B && ALONG_P && !PREFETCH
 //#unroll DEEP
 for (var s = 0u; s < rolled(B_TURNS); s++) {
 let i=t+s*THREADS;
-tile_b[i]=b4_at(b_base,k0+i/B_WIDTH,col0+i%B_WIDTH*4u);
+tile_b[i/B_WIDTH][i%B_WIDTH]=b_vector(b_base,k0,col0,i);
 }
-//#elif VECTOR_B
+//#elif VECTOR_B && !PREFETCH
 //#unroll DEEP
 for (var s = 0u; s < rolled(B_QUADS); s++) {
 let i=t+s*THREADS;
-let k=i%4u*4u;
-let g=i/4u;
 if (i<B_TILE/4u){
-let x0=b4_at(b_base,k0+k,col0+g*4u);
-let x1=b4_at(b_base,k0+k,col0+g*4u+1u);
-let x2=b4_at(b_base,k0+k,col0+g*4u+2u);
-let x3=b4_at(b_base,k0+k,col0+g*4u+3u);
-tile_b[k*B_WIDTH+g]=vec4<f32>(x0.x,x1.x,x2.x,x3.x);
-tile_b[(k+1u)*B_WIDTH+g]=vec4<f32>(x0.y,x1.y,x2.y,x3.y);
-tile_b[(k+2u)*B_WIDTH+g]=vec4<f32>(x0.z,x1.z,x2.z,x3.z);
-tile_b[(k+3u)*B_WIDTH+g]=vec4<f32>(x0.w,x1.w,x2.w,x3.w);
+store_b(i,b_block(b_base,k0,col0,i,0u),b_block(b_base,k0,col0,i,1u),b_block(b_base,k0,col0,i,2u),b_block(b_base,k0,col0,i,3u));
 }
 }
-//#else
+//#elif !PREFETCH
 //#unroll DEEP
 for (var s = 0u; s < rolled(B_TURNS); s++) {
 let i=t+s*THREADS;
@@ -1970,19 +2063,34 @@ let k=i%STEP;
 let c=i/STEP;
 //#endif
 let col=col0+c*4u;
-tile_b[k*B_WIDTH+c]=vec4<f32>(b_at(b_base,k0+k,col),b_at(b_base,k0+k,col+1u),b_at(b_base,k0+k,col+2u),b_at(b_base,k0+k,col+3u));
+tile_b[k][c]=vec4<f32>(b_at(b_base,k0+k,col),b_at(b_base,k0+k,col+1u),b_at(b_base,k0+k,col+2u),b_at(b_base,k0+k,col+3u));
 }
 //#endif
 workgroupBarrier();
+//#if PREFETCH && ALONG_P
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+if (t<A_TILE/4u){next[r]=a_block(a_base,row0,k0+STEP,t,r);}
+}
+//#unroll
+for (var s = 0u; s < B_TURNS; s++) {
+next_b[s]=b_vector(b_base,k0+STEP,col0,t+s*THREADS);
+}
+//#elif PREFETCH
+//#unroll
+for (var r = 0u; r < 4u; r++) {
+next[r]=block_of(t,a_base,b_base,row0,col0,k0+STEP,r);
+}
+//#endif
 //#unroll DEEP
 for (var k = 0u; k < rolled(STEP); k++) {
 //#unroll
 for (var g = 0u; g < RM; g++) {
-av[g]=tile_a[k*A_WIDTH+ty+g*TY];
+av[g]=tile_a[k][ty+g*TY];
 }
 //#unroll
 for (var c = 0u; c < RN; c++) {
-bv[c]=tile_b[k*B_WIDTH+tx+c*16u];
+bv[c]=tile_b[k][tx+c*16u];
 }
 //#unroll
 for (var g = 0u; g < RM; g++) {
