@@ -62,4 +62,25 @@ for (const unrolled of [false, true]) {
   );
 }
 
+deviceTest(on, "linear: rows long and short, few and many, give the bits of matmul", async (device) => {
+  for (const [I, dtype] of [[200, 0], [1030, 1], [2052, 2], [4500, 0]] as const) {
+    using bench = new Bench(device);
+    const O = 21, M = 9, random = seeded(`linear ${I}`);
+    const x = bench.place([M, I], random.normal(M * I));
+    const weight = bench.place([O, I], random.normal(O * I), FLOATS[dtype]!);
+    const many = bench.empty([M, O]);
+    device.kernels.matmul(x.view, weight.view, many, true);
+    const expected = await bench.read(many);
+    for (const rows of [1, 3, 8]) {
+      const out = bench.empty([rows, O]);
+      device.kernels.linear({ ...x.view, shape: [rows, I] }, weight.view, null, out);
+      assertSameBits(
+        await bench.read(out),
+        expected.subarray(0, rows * O),
+        `${rows} x ${I}, ${FLOATS[dtype]}`,
+      );
+    }
+  }
+});
+
 reportSkips();

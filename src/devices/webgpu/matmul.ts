@@ -20,6 +20,10 @@ import {
 
 /** Rows below which weights are streamed once instead of tiled. Both ways add in the same order. */
 const FEW_ROWS = 8;
+/** Columns that are summed in one chain, … */
+const SEGMENT = 256;
+/** … by one of so many invocations of `linear.wgsl`. */
+const LINEAR_LANES = 64;
 /** From this many rows and columns on an invocation has 8 × 8 results: the tile is 128 × 128. Same bits again. */
 const MANY = 256;
 
@@ -99,20 +103,29 @@ export function linear(x: View, weight: View, bias: View | null, out: View): Dis
   const type = floatType("a weight", weight.dtype);
   const VECTOR = matrix.offset % 4 === 0 && weight.strides[0]! % 4 === 0 && weight.shape[1]! % 4 === 0;
   const ROWS = m === 1 ? 1 : m <= 4 ? 4 : FEW_ROWS;
+  const SEGMENTS = segmentsOf(ROWS, x.shape[1]!);
   const constants = {
     WEIGHT: VECTOR ? `${type}x4` : type,
     VECTOR,
     BIAS: bias ? floatType("a bias", bias.dtype) : "f32",
     HAS_BIAS: bias !== null,
     ROWS,
+    SEGMENTS,
   };
   const params = new Params().int(m, x.shape[1]!, o, from.offset, ...x.strides).int(
     matrix.offset,
     ...weight.strides,
   )
     .int(shift?.offset ?? 0, bias?.strides[0] ?? 0, to.offset, out.strides[0]!);
-  const grid = [Math.ceil(o / 16), Math.ceil(m / ROWS), 1] as const;
+  const grid = [Math.ceil(o / (LINEAR_LANES / SEGMENTS)), Math.ceil(m / ROWS), 1] as const;
   return [launch("linear", constants, [from, matrix, shift, to], [out], params, grid)];
+}
+
+/** Segments a workgroup sums at once: no more than a row of the weight has, and staged rows of x leave room for. */
+function segmentsOf(rows: number, columns: number): number {
+  const segments = Math.ceil(columns / SEGMENT);
+  for (let n = 16; n > 4; n /= 2) if (n * rows <= 32 && segments > n / 2) return n;
+  return 4;
 }
 
 /**
