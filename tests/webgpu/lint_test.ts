@@ -9,6 +9,7 @@ import { assertEquals } from "@std/assert";
 import type { AttentionCall, BinaryOp, BlocksView, UnaryOp, View } from "../../src/devices/device.ts";
 import { packedWords, QUANTIZED_FORMATS, roomWords } from "../../src/devices/quantized.ts";
 import { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
+import { subgroupFlags } from "../../src/devices/webgpu/subgroups.ts";
 import { specialise } from "../../src/devices/webgpu/template.ts";
 import { type DType, DTYPES } from "../../src/dtype.ts";
 import { defaults } from "../../src/devices/webgpu/template.ts";
@@ -233,7 +234,7 @@ Deno.test({
     for (const name of STEMS) {
       const code = Deno.readTextFileSync(new URL(name, KERNELS));
       const unrolled = { ...defaults(code), DEEP: true };
-      const subgroups = { ...unrolled, SUBGROUPS: true, SHUFFLE: true };
+      const subgroups = { ...unrolled, ...subgroupFlags(32) };
       const texts = [
         code,
         specialise(shrink(code), unrolled),

@@ -11,6 +11,7 @@ import { flash } from "../../src/devices/webgpu/attention.ts";
 import { WebGpuDevice } from "../../src/devices/webgpu/device.ts";
 import { type KernelLimits, LEAST_LIMITS } from "../../src/devices/webgpu/flash_tile.ts";
 import { SHADERS } from "../../src/devices/webgpu/shaders.ts";
+import { subgroupFlags } from "../../src/devices/webgpu/subgroups.ts";
 import { specialise } from "../../src/devices/webgpu/template.ts";
 import type { DType } from "../../src/dtype.ts";
 import { FLOATS, nullGpu, Views } from "./null_gpu.ts";
@@ -54,9 +55,10 @@ function* product<T extends Readonly<Record<string, readonly unknown[]>>>(
   }
 }
 
-/** Variants of flash and of the merge that calls have led to. */
+/** Variants of flash, of its kernel for few rows and of the merge that calls have led to. */
 interface Count {
   readonly flash: number;
+  readonly flash_few: number;
   readonly flash_merge: number;
 }
 
@@ -70,7 +72,7 @@ async function compile(
 ): Promise<Count> {
   const device = new WebGpuDevice({ gpu: gpu as GPU, unrolled: limits.unrolled });
   const raw = await device.acquire();
-  const keys = { flash: new Set<string>(), flash_merge: new Set<string>() };
+  const keys = { flash: new Set<string>(), flash_few: new Set<string>(), flash_merge: new Set<string>() };
   const problems: string[] = [];
   {
     using views = new Views(device);
@@ -84,7 +86,7 @@ async function compile(
           continue;
         }
         // The tile of a GPU with what GPUs have.
-        const flags = { DEEP: limits.unrolled, SUBGROUPS: limits.unrolled, SHUFFLE: limits.unrolled };
+        const flags = { DEEP: limits.unrolled, ...subgroupFlags(limits.unrolled ? 32 : 0) };
         const text = specialise(SHADERS[dispatch.stem], { ...dispatch.constants, ...flags });
         const code = limits.unrolled ? `enable subgroups;\n${text}` : text;
         raw.pushErrorScope("validation");
@@ -97,7 +99,8 @@ async function compile(
   }
   assertEquals(problems.slice(0, 3), []);
   await device.destroy();
-  return { flash: keys.flash.size, flash_merge: keys.flash_merge.size };
+  const { flash: whole, flash_few, flash_merge } = keys;
+  return { flash: whole.size, flash_few: flash_few.size, flash_merge: flash_merge.size };
 }
 
 /** A call without masks; views of the same shape are made once. */
@@ -187,12 +190,13 @@ function lint(name: string, fn: () => Promise<void>): void {
 lint("every combination of masks, by version", async () => {
   const made = await compile(LEAST_LIMITS, (views) => masked(views, 40, 40, VERSIONS));
   const blocks = DISTINCT_BESIDE_BLOCKS * (WITH_BLOCKS + SPLIT_BY_BLOCKS);
-  assertEquals(made, { flash: VERSIONS.length * WITHOUT_BLOCKS + blocks, flash_merge: 3 });
+  assertEquals(made, { flash: VERSIONS.length * WITHOUT_BLOCKS + blocks, flash_few: 0, flash_merge: 3 });
 });
 
 lint("every combination of masks, keys split", async () => {
   const made = await compile(LEAST_LIMITS, (views) => masked(views, 1, 600, [2]));
-  assertEquals(made, { flash: LIMITED * PADDINGS * MASKS * 2, flash_merge: 4 });
+  const masks = LIMITED * PADDINGS * MASKS;
+  assertEquals(made, { flash: masks, flash_few: masks, flash_merge: 4 });
 });
 
 for (const [i, limits] of LIMITS.entries()) {
@@ -209,11 +213,28 @@ for (const [i, limits] of LIMITS.entries()) {
     });
     // Two short tiles with and without blocks, and those of which the versions differ.
     const tiles = 2 * 2 + VERSIONS.length + DISTINCT_BESIDE_BLOCKS;
-    assertEquals(made, { flash: D.length * FLOATS.length * tiles, flash_merge: 0 });
+    assertEquals(made, { flash: D.length * FLOATS.length * tiles, flash_few: 0, flash_merge: 0 });
+  });
+}
+
+for (const unrolled of BOTH) {
+  lint(`every type and head size, keys streamed, loops ${unrolled ? "written out" : "kept"}`, async () => {
+    const limits = unrolled ? LIMITS[2]! : LEAST_LIMITS;
+    const D = [1, 7, 8, 64, 80, 128, 192, 256];
+    const made = await compile(limits, function* (views) {
+      const make = memo(views);
+      for (const form of product({ kv: FLOATS, D })) {
+        for (const H of [2, 8]) {
+          const call = plain(make, { ...form, Q: 1, K: 600 });
+          yield { ...call, query: make([1, H, 1, form.D]), out: make([1, 1, H, form.D]) };
+        }
+      }
+    });
+    assertEquals(made, { flash: 0, flash_few: D.length * FLOATS.length * 2, flash_merge: 1 });
   });
 }
 
 if (typeof gpu === "string") {
-  const line = `5 tests skipped because ${gpu}`;
+  const line = `7 tests skipped because ${gpu}`;
   Deno.test(`skips: ${line}`, () => console.log(line));
 }

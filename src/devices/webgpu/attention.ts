@@ -7,7 +7,7 @@ import { InvalidArgument } from "../../errors.ts";
 import type { AttentionCall, BlocksView, FlashVersion, View } from "../device.ts";
 import type { Dispatch } from "./command.ts";
 import { binary, unary } from "./elementwise.ts";
-import { flashTile, type KernelLimits, TILE_KEYS } from "./flash_tile.ts";
+import { fewTile, flashTile, type KernelLimits, TILE_KEYS } from "./flash_tile.ts";
 import { product, transposed } from "./matmul.ts";
 import {
   count,
@@ -200,7 +200,8 @@ export function flash(call: AttentionCall, scratch: Scratch, limits: KernelLimit
   const mask = masking(call);
   const version = call.version ?? bestVersion(q, k);
   const tile = flashTile(rows, d, dv, { blocks: call.blocks !== null, version }, limits);
-  const queries = tile.TY * tile.RV * 4;
+  const few = many && call.blocks === null ? fewTile(rows, d, dv) : null;
+  const queries = few?.ROWS ?? tile.TY * tile.RV * 4;
   const splitKeys = many ? splitOf(k, Math.ceil(rows / queries) * h / pack) : Math.max(1, k);
   const splits = many ? Math.ceil(k / splitKeys) : 1;
   // What the merge binds the first kernel need not, and every adapter has eight bindings only.
@@ -218,18 +219,20 @@ export function flash(call: AttentionCall, scratch: Scratch, limits: KernelLimit
 
   const from = operand(query), keys = operand(key), values = operand(value), to = operand(parts ?? out, true);
   const sums = lse ? operand(lse, true) : null;
-  const constants = {
-    D: d,
-    DV: dv,
-    ...tile,
+  const types = {
     QUERY: vectorType("a query", query, from),
     KEY: vectorType("a key", key, keys),
     VALUE: vectorType("a value", value, values),
-    SCALED: scaled > 0,
+  };
+  const { BLOCKS, SINKS, LSE, ...hiding } = mask.flags;
+  const shared = { D: d, DV: dv, ...types, SCALED: scaled > 0, ...hiding };
+  const constants = {
+    ...shared,
+    ...tile,
     OUT4: !SPLIT && dv % 4 === 0 && to.offset % 4 === 0,
-    ...mask.flags,
+    BLOCKS: BLOCKS!,
     SPLIT,
-    ...(SPLIT ? { SINKS: false, LSE: false } : {}),
+    ...(SPLIT ? { SINKS: false, LSE: false } : { SINKS: SINKS!, LSE: LSE! }),
   };
   const scalesOf = ({ scales }: View) => scales === undefined ? null : operand(scales);
   const keyScales = scalesOf(key), valueScales = scalesOf(value);
@@ -265,7 +268,9 @@ export function flash(call: AttentionCall, scratch: Scratch, limits: KernelLimit
   const words = new Params().int(b * h * q, merge.pitch, h, q, dv, splits, joined.offset, sums?.offset ?? 0)
     .int(mask.sinks?.offset ?? 0, sinks?.strides[0] ?? 0);
   return [
-    launch("flash", constants, operands, [parts], params, grid),
+    few === null
+      ? launch("flash", constants, operands, [parts], params, grid)
+      : launch("flash_few", { ...shared, ...few }, operands, [parts], params, grid),
     launch(
       "flash_merge",
       { SINKS: sinks !== null, LSE: lse !== null },

@@ -11,7 +11,7 @@ import type { Memory, Slot } from "./memory.ts";
 import { messageOf, scoped } from "./scopes.ts";
 import type { Stopwatch } from "./stopwatch.ts";
 import { SHADERS, type Stem } from "./shaders.ts";
-import type { Subgroups } from "./subgroups.ts";
+import { subgroupFlags, type Subgroups } from "./subgroups.ts";
 import { type Constants, specialise } from "./template.ts";
 
 const VISIBLE_TO_COMPUTE = 0x4; // a runtime may lack the global constants
@@ -122,7 +122,7 @@ export class Executor {
 
   #code(stem: Stem, constants: Constants): string {
     const { subgroups } = this;
-    const flags = { SUBGROUPS: subgroups !== null, SHUFFLE: subgroups !== null && subgroups.size >= 8 };
+    const flags = subgroupFlags(subgroups?.size ?? 0);
     const code = specialise(SHADERS[stem], { ...constants, ...flags });
     return /\bsubgroup[A-Z]/.test(code) ? `${subgroups?.prefix ?? ""}${code}` : code;
   }

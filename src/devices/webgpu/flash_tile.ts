@@ -108,3 +108,28 @@ function chunks(
   }
   return null;
 }
+
+/** Constants of `flash_few.wgsl`. */
+export interface FewTile extends Readonly<Record<string, number>> {
+  /** Invocations that share a key. */
+  readonly LANES: number;
+  /** Rows of a workgroup. */
+  readonly ROWS: number;
+  /** Keys that are on their way to an invocation at a time. */
+  readonly KEYS: number;
+}
+
+/** Most vectors of queries an invocation keeps in registers, and as many of outputs. */
+const FEW_VECTORS = 16;
+
+/** How few rows are attended over keys that are streamed, or null where they would be streamed more than twice. */
+export function fewTile(rows: number, d: number, dv: number): FewTile | null {
+  const wide = Math.ceil(Math.max(d, dv) / 4);
+  const LANES = wide <= 16 ? 8 : 16;
+  const vectors = Math.ceil(wide / LANES);
+  let ROWS = 8;
+  while (ROWS > 1 && (ROWS / 2 >= rows || ROWS * vectors > FEW_VECTORS)) ROWS /= 2;
+  if (ROWS * vectors > FEW_VECTORS || rows > 2 * ROWS) return null;
+  const loads = ROWS * vectors > FEW_VECTORS / 2 ? 4 : 8;
+  return { LANES, ROWS, KEYS: Math.min(4, Math.max(1, Math.floor(loads / vectors))) };
+}

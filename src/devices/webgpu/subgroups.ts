@@ -17,6 +17,11 @@ export interface Subgroups {
   readonly size: number;
 }
 
+/** What kernels are told of subgroups of so many lanes, 0 for none: whether they work, and whether 8 or 16 share one. */
+export function subgroupFlags(size: number): { SUBGROUPS: boolean; SHUFFLE: boolean; SHUFFLE16: boolean } {
+  return { SUBGROUPS: size > 0, SHUFFLE: size >= 8, SHUFFLE16: size >= 16 };
+}
+
 const THREADS = 64;
 
 /** Writes the size of each invocation's subgroup, or 0 where the lanes lie otherwise than assumed or sum up wrongly. */

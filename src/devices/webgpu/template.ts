@@ -111,7 +111,7 @@ function declare(
     const [word, first = "", second = ""] = at < 0 ? [""] : line.slice(at).split(/\s+/);
     let text = code;
     if (word === "//#unroll") return first === "" || values.get(first) === true ? [word] : [];
-    if (word === "//#scalars") return [line];
+    if (word === "//#scalars") return [first === "" || values.get(first) === true ? `${code} ${word}` : code];
     if (word === "//#constant") text = code.replace(/= [^;]+;/, `= ${literal(code, values)};`);
     else if (word === "//#alias") text = code.replace(/= \w+;/, `= ${element(first, values).value};`);
     else if (word === "//#storage") {
