@@ -12,7 +12,9 @@ import { Bench } from "../tests/support/views.ts";
 import type { AttentionShape } from "./cases.ts";
 import { assertRows, fastUniform, oracleRows, transposed } from "./compare.ts";
 import { probeGpu } from "./gpu_probe.ts";
-import { loadOnnxRuntimeWebGpu } from "./peers/onnxruntime_webgpu.ts";
+import { wallOf } from "./gpu_wall.ts";
+import { decoderGraph } from "./peers/llama_onnx.ts";
+import { type GpuPeer, loadOnnxRuntimeWebGpu } from "./peers/onnxruntime_webgpu.ts";
 import { attentionGraph, matmulGraph } from "./peers/onnxruntime.ts";
 import { flashCall } from "./raw.ts";
 import type { BenchContext, Row, Section } from "./report.ts";
@@ -121,6 +123,11 @@ export async function benchWebgpu({ depth, peers, effort, progress }: BenchConte
     }
   };
   const rows: Row[] = [];
+  const wallOfOurs = (run: () => void) =>
+    wallOf(gpu, rounds, sizes.repeats, () => {
+      run();
+      return device.flush();
+    });
   const row = (name: string, dtype: string, ms: number, flops: number, bytes: number, more: Row): Row =>
     rates === null ? { case: name, dtype, ...more } : {
       ...{ case: name, dtype, "gpu ms": ms, "GFLOP/s": flops / ms / 1e6, "GB/s": bytes / ms / 1e6 },
@@ -152,12 +159,15 @@ export async function benchWebgpu({ depth, peers, effort, progress }: BenchConte
       const theirs = dtype !== "float32" ? null : await beside(async () => {
         const weight = transposed(w as Float32Array<ArrayBuffer>, O, I);
         const input = { x: { type: "float32", data: x, shape: [M, I] } } as const;
-        const { ms, data } = await peer!.time(matmulGraph(M, I, O, weight), input, rounds);
+        const { ms, data } = await peer!.time(matmulGraph(M, I, O, weight), input, rounds, sizes.repeats);
         assertClose(data, y, toleranceOf("linear", "webgpu"), `${peer!.name} ${name}`);
         return ms;
       });
+      const wall = rates === null || dtype !== "float32" ? null : await wallOfOurs(run);
       const bytes = M * I * 4 + O * I * (dtype === "float16" ? 2 : 4) + M * O * 4;
-      rows.push(row(name, dtype, ms, 2 * M * I * O, bytes, { "peer wall ms": theirs, "max error": error }));
+      rows.push(
+        row(name, dtype, ms, 2 * M * I * O, bytes, { ...sideBySide(wall, theirs), "max error": error }),
+      );
     }
   }
 
@@ -197,33 +207,56 @@ export async function benchWebgpu({ depth, peers, effort, progress }: BenchConte
           k: { type: "float32", data: k, shape: [B, Hkv, K, D] },
           v: { type: "float32", data: v, shape: [B, Hkv, K, D] },
         } as const;
-        return (await peer!.time(attentionGraph({ ...shape, causal: causal && Q > 1 }), input, rounds)).ms;
+        const graph = attentionGraph({ ...shape, causal: causal && Q > 1 });
+        return (await peer!.time(graph, input, rounds, sizes.repeats)).ms;
       });
+      const wall = rates === null || dtype !== "float32" ? null : await wallOfOurs(run);
       const pairs = causal && Q === K ? Q * (K + 1) / 2 : Q * K;
       const bytes = B * (2 * H * Q * D * 4 + 2 * Hkv * K * D * (dtype === "float16" ? 2 : 4));
       const cuda = typeof torch === "string" ? null : torch.ms[at]![i]!;
-      const more = { "peer wall ms": theirs, "torch ms": cuda, "max error": error };
+      const more = { ...sideBySide(wall, theirs), "torch ms": cuda, "max error": error };
       rows.push(row(name, dtype, ms, 4 * B * H * D * pairs, bytes, more));
     }
   }
   await device.flush();
   await device.destroy();
-  if (depth !== "check") rows.push(...await tokens(sizes.tokens, progress));
+  if (depth !== "check") rows.push(...await tokens(sizes.tokens, progress, beside, () => peer));
   notes.push(
-    "GPU times are the best of the rounds, by timestamps around the passes; the peer's are wall times that end when the result is in JavaScript.",
+    "GPU times are the best of the rounds, by timestamps around the passes. Wall times are of calls in a row that end when " +
+      "the GPU has done all, operands and results staying there, for us and for the peer; × peer is theirs by ours.",
   );
   return { title, rows, notes };
 }
 
-/** Greedy decoding of the demo model; all implementations and the CPU must choose the same tokens. */
-async function tokens(count: number, progress: (text: string) => void): Promise<Row[]> {
+/** Our wall time, the peer's, and how many times as fast we are. */
+function sideBySide(ours: number | null, theirs: number | null): Row {
+  return {
+    "wall ms": ours,
+    "peer wall ms": theirs,
+    "× peer": ours === null || theirs === null ? null : theirs / ours,
+  };
+}
+
+/** Greedy decoding of the demo model; all implementations, the CPU and the peer must choose the same tokens. */
+async function tokens(
+  count: number,
+  progress: (text: string) => void,
+  beside: (work: () => Promise<number>) => Promise<number | null>,
+  peer: () => GpuPeer | null,
+): Promise<Row[]> {
   const rows: Row[] = [];
-  const folder = new URL("../tests/models/demo", import.meta.url);
+  const folder = new URL("../tests/models/demo/", import.meta.url), prompt = [21, 6, 49, 10, 35];
   await using model = await AutoModelForCausalLM.from_pretrained(folder);
   const generate = async () => {
-    using input_ids = Tensor.from([[21, 6, 49, 10, 35]], { dtype: "int64" });
+    using input_ids = Tensor.from([prompt], { dtype: "int64" });
     using all = await model.generate({ input_ids, max_new_tokens: count, eos_token_id: null });
     return String(await all.tolist());
+  };
+  const config = model.text_config;
+  const cache = {
+    layers: Number(config["num_hidden_layers"]),
+    heads: Number(config["num_key_value_heads"]),
+    width: Number(config["head_dim"]),
   };
   const expected = await generate();
   await model.to("webgpu");
@@ -238,6 +271,15 @@ async function tokens(count: number, progress: (text: string) => void): Promise<
       dtype: "as stored",
       "tokens/s": count / (performance.now() - start) * 1e3,
     });
+  }
+  progress("tokens of the peer");
+  const theirs = await beside(async () => {
+    const { ms, tokens } = await peer()!.tokens(decoderGraph(folder), cache, prompt, count);
+    if (`${[...prompt, ...tokens]}` !== expected) throw new Error("the peer chose other tokens than we");
+    return count / ms * 1e3;
+  });
+  if (theirs !== null) {
+    rows.push({ case: `demo model, ${peer()!.name}`, dtype: "float32", "tokens/s": theirs });
   }
   return rows;
 }
