@@ -20,10 +20,11 @@ export interface Settings {
   /** Most bytes one WASM engine (one model) may use; at most 4 GiB. */
   max_memory?: number;
   /**
-   * Whose WebGPU computes: `"runtime"`, the default, is `navigator.gpu`; `"dawn"` is `npm:webgpu`, loaded at first use, in
-   * Deno, with `--allow-ffi`.
+   * Whose WebGPU computes: `"runtime"`, the default, is the most powerful adapter of `navigator.gpu`, a software adapter
+   * only where it is alone; `"software"` is a software adapter beside a GPU, for tests; `"dawn"` is `npm:webgpu`, loaded
+   * at first use, in Deno, with `--allow-ffi`.
    */
-  webgpu?: "runtime" | "dawn";
+  webgpu?: "runtime" | "software" | "dawn";
   /**
    * Linear layers with float16 weights run on the GPU's matrix units: activations are rounded to float16 too (beyond
    * 65504 they overflow), sums are float32. Off by default. An adapter without them is refused when it is opened.
@@ -50,8 +51,8 @@ export async function configure(changes: Settings): Promise<void> {
   if (deterministic !== undefined && typeof deterministic !== "boolean") {
     throw new InvalidArgument(`Cannot configure deterministic: ${deterministic}: expected true or false`);
   }
-  if (webgpu !== undefined && webgpu !== "runtime" && webgpu !== "dawn") {
-    throw new InvalidArgument(`Cannot configure webgpu: ${webgpu}: expected "runtime" or "dawn"`);
+  if (webgpu !== undefined && !["runtime", "software", "dawn"].includes(webgpu)) {
+    throw new InvalidArgument(`Cannot configure webgpu: ${webgpu}: expected "runtime", "software" or "dawn"`);
   }
   if (tensor_cores !== undefined && typeof tensor_cores !== "boolean") {
     throw new InvalidArgument(`Cannot configure tensor_cores: ${tensor_cores}: expected true or false`);

@@ -47,6 +47,7 @@ function theGpu(): WebGpuDevice {
   if (gpu?.isClosed) gpu = undefined;
   return gpu ??= new WebGpuDevice({
     ...(settings.webgpu === "dawn" ? { gpu: openDawn } : {}),
+    software: settings.webgpu === "software",
     matrices: settings.tensor_cores,
   });
 }
@@ -76,8 +77,13 @@ export interface DeviceInfo {
 export async function device(name: DeviceName): Promise<DeviceInfo> {
   await acquire(name);
   if (name === "webgpu") {
-    const { description, isFallbackAdapter } = await theGpu().info();
-    return { name, description: `${description}${isFallbackAdapter ? ", a software adapter" : ""}` };
+    const { description, vendor, isFallbackAdapter } = await theGpu().info();
+    const more = [
+      ...(isFallbackAdapter ? ["a software adapter"] : []),
+      ...(settings.webgpu === "dawn" ? ["by Dawn"] : []),
+      ...(settings.tensor_cores ? ["matrix units, untested on real hardware"] : []),
+    ];
+    return { name, description: [description || vendor || "an adapter without a name", ...more].join(", ") };
   }
   const engine = defaultDevice("wasm") as WasmEngine;
   await engine.probeTiles();

@@ -3,7 +3,7 @@ export const settings: {
   threads: number | "auto";
   deterministic: boolean;
   max_memory: number;
-  webgpu: "runtime" | "dawn";
+  webgpu: "runtime" | "software" | "dawn";
   tensor_cores: boolean;
 } = {
   threads: "auto",

@@ -3,14 +3,18 @@
  *
  * @module
  */
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import {
   AutoConfig,
   AutoModelForCausalLM,
+  configure,
+  device as describe,
+  DeviceUnavailable,
   DynamicCache,
   EngineFailure,
   GenerationSession,
   ops,
+  support,
   Tensor,
 } from "../../mod.ts";
 import { defaultDevice } from "../../src/devices/mod.ts";
@@ -81,6 +85,28 @@ withGpu("tensors with a host copy survive a lost GPU, results do not", async () 
   await assertRejects(() => y.data(), EngineFailure, "was lost");
   using z = ops.mul(x, 3);
   assertEquals(await z.tolist(), [3, 6, 9]);
+});
+
+withGpu("a software adapter can be asked for, and is reported", async () => {
+  await configure({ webgpu: "software" });
+  try {
+    assertStringIncludes((await describe("webgpu")).description, ", a software adapter");
+    const rows = (await support()).filter(({ device }) => device === "webgpu");
+    assert(rows.every(({ available, why }) => available && why.includes("a software adapter")));
+  } catch (error) {
+    // Beside a GPU there may be none.
+    assert(
+      error instanceof DeviceUnavailable && error.message.includes("no software adapter"),
+      String(error),
+    );
+  } finally {
+    await configure({ webgpu: "runtime" });
+  }
+  await assertRejects(
+    () => Reflect.apply(configure, null, [{ webgpu: "cpu" }]),
+    InvalidArgument,
+    '"software"',
+  );
 });
 
 withGpu("a model that came from no files cannot be brought back, and says so", async () => {

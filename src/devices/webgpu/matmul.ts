@@ -26,6 +26,8 @@ const SEGMENT = 256;
 const LINEAR_LANES = 64;
 /** From this many rows and columns on an invocation has 8 × 8 results: the tile is 128 × 128. Same bits again. */
 const MANY = 256;
+/** … where there are so many of these tiles, most of a large GPU's cores: else four times as many smaller ones serve it better. */
+const ENOUGH_TILES = 96;
 
 /**
  * `out = a · b`: a (…, M, N), b (…, N, P), out (…, M, P), all by strides. `bias` (P) is added to every row.
@@ -51,7 +53,9 @@ export function product(a: View, b: View, out: View, bias: View | null = null): 
     ? bp === 1 && even(p, bn, right.offset, ...strides[1]!)
     : bn === 1 && even(n, bp, right.offset, ...strides[1]!);
   const types = [floatType("a factor", a.dtype), floatType("a factor", b.dtype)];
-  const R = m >= MANY && p >= MANY ? 2 : 1;
+  const batches = count(shape);
+  const tiles = Math.ceil(m / 128) * Math.ceil(p / 128) * batches;
+  const R = m >= MANY && p >= MANY && tiles >= ENOUGH_TILES ? 2 : 1;
   const constants = {
     A: `${types[0]}${VECTOR_A ? "x4" : ""}`,
     B: `${types[1]}${VECTOR_B ? "x4" : ""}`,
@@ -65,7 +69,6 @@ export function product(a: View, b: View, out: View, bias: View | null = null): 
     ALONG_P,
     TY: m <= 16 ? 4 : 16,
   };
-  const batches = count(shape);
   const commands: Dispatch[] = [];
   for (let first = 0; first < batches; first += GRID) {
     const params = new Params().list(shape, 4, 1);
