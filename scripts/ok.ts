@@ -37,8 +37,8 @@ const eachCrate = (...args: string[]): string[][] =>
     return ["cargo", subcommand!, "--manifest-path", manifest, ...rest];
   });
 
-/** Rows of the attention table that Dawn runs too: every form of mask, without the long search for counterexamples. */
-const DAWN_TESTS = "tests/attention_kernels_test.ts";
+/** Rows that Dawn runs too: every form of mask, without the long search for counterexamples, and keys that are streamed. */
+const DAWN_TESTS = ["tests/attention_kernels_test.ts", "tests/webgpu/split_test.ts"];
 const DAWN_GROUPS = [
   ...[
     "additive mask",
@@ -73,7 +73,9 @@ const DAWN_GROUPS = [
   ],
   ...["bfloat", "float", "without lse"],
 ];
-const DAWN_ROWS = `--filter=/^webgpu: attention (eager|flash): (${DAWN_GROUPS.join("|")})/`;
+const DAWN_ROWS = `--filter=/^webgpu: attention ((eager|flash): (${
+  DAWN_GROUPS.join("|")
+})|flash, keys split)/`;
 
 const STEPS: readonly Step[] = [
   { name: "format", commands: [[deno, "fmt", "--check"]], minutes: 3 },
@@ -94,7 +96,7 @@ const STEPS: readonly Step[] = [
       "--no-lock",
       "--preload=tests/dawn/substitute.ts",
       DAWN_ROWS,
-      DAWN_TESTS,
+      ...DAWN_TESTS,
     ]],
     minutes: 8,
     gpu: true,

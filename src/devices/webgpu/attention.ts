@@ -29,7 +29,7 @@ const PACKED_QUERIES = 16;
 const SPLIT_FROM = 256;
 /** … at least so many each, … */
 const SPLIT_KEYS = 64;
-/** … into at most so many parts, … */
+/** … into at most so many parts, which is what `flash_merge.wgsl` holds, … */
 const MOST_SPLITS = 128;
 /** … until one sequence has so many workgroups: several on each of the 100 to 200 cores of the largest GPUs. */
 const ENOUGH_WORKGROUPS = 1024;
