@@ -20,11 +20,24 @@ const MODULE = new URL("../src/devices/webgpu/shaders.ts", import.meta.url);
 /** A function whose body every variant replaces. */
 const REPLACED = /^(fn [^{]*\{).*(\} \/\/#(?:load4?|store|bits) .*)$/;
 
+/** Directives that stand after code they do not read spaces of. */
+const AFTER_CODE = /^(.*[;}]) (\/\/#(?:scalars|storage|load).*)$/;
+
+/** Code without spaces, and with the short names of vectors. */
+function dense(code: string): string {
+  return code.replace(/ ?([=*+\/,:;%&|<>{}]) ?/g, "$1").replace(/\bif \(/g, "if(").replace(
+    /\) (?=[@v])/g,
+    ")",
+  )
+    .replace(/\bvec([234])<([fiu])32>/g, "vec$1$2");
+}
+
 /** One line as it is embedded: without comments, and without spaces where no directive reads them. */
 function shrinkLine(raw: string): string {
   const line = raw.trim().replace(/^\/\/\| /, "").replace(/\s*\/\/(?!#).*$/, "").replace(REPLACED, "$1$2");
-  if (line.includes("//#") || /^(const|for) /.test(line)) return line;
-  return line.replace(/ ?([=*+\/,:;%&|<>{}]) ?/g, "$1");
+  const [, code, directive] = AFTER_CODE.exec(line) ?? [];
+  if (directive !== undefined) return `${dense(code!)} ${directive}`;
+  return line.includes("//#") ? line : dense(line);
 }
 
 /** One kernel's text as it is embedded. */

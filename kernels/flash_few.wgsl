@@ -8,6 +8,8 @@
 // on the sequence alone: a row's result depends neither on other rows nor on the batch.
 //
 // Masks by blocks and many rows are flash.wgsl's, which has the same parameters.
+//
+// Length: one kernel with all its mask forms, read from top to bottom.
 
 //#flags SCALED=false SOFTCAP=true CAUSAL=true LEFT=true RIGHT=true PADDING=true ZERO_QUERIES=true MASK=additive SHUFFLE=false SHUFFLE16=false
 const D: u32 = 64u; //#constant

@@ -8,6 +8,8 @@
 // checked with then depends on the lane alone: the check is done once and not at every load.
 // N is summed in segments of 256, in order: linear.wgsl adds in exactly this order, hence a row's result does
 // not depend on how many rows there are.
+//
+// Length: every way of loading a tile, by vectors or not, ahead or not.
 
 //#flags HAS_BIAS=true ALONG_P=true VECTOR_A=false VECTOR_B=false PREFETCH=false
 const TY: u32 = 16u; //#constant

@@ -138,12 +138,12 @@ const AUTO_CLASSES = [
 /** What computes, what its tests run on in CI, and whether it was ever run on the hardware it is for. */
 const DEVICES: readonly (readonly string[])[] = [
   ["device", "kernels", "tests in CI", "on real hardware"],
-  ['`"wasm"`', "Rust, SIMD", "run, also in Chromium and Node", "yes"],
-  ['`"webgpu"`', "WGSL", "run on software adapters: Deno, Dawn, Chromium", "untested"],
+  ['`"wasm"`', "Rust, SIMD", "run, in Chromium and Node too", "yes"],
+  ['`"webgpu"`', "WGSL", "run on software adapters", "untested"],
   [
-    '`"webgpu"` with `tensor_cores`, by Dawn: float16 weights on matrix units',
+    "… with `tensor_cores`",
     "WGSL, subgroup matrices",
-    "compiled by Dawn, not run: no software adapter has matrix units",
+    "compiled by Dawn, not run",
     "untested on real hardware",
   ],
 ];

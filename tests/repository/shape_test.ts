@@ -38,10 +38,11 @@ function rustKernels(): string[] {
 /** Kernels that exist on one device only, and why. A row that is no longer true fails. */
 const ONE_DEVICE_ONLY: Readonly<Record<string, string>> = {
   decode:
-    "on the CPU flash over a few query rows is a kernel of its own; flash.wgsl takes them as a short tile",
+    "on the CPU flash over a few query rows is a kernel of its own; on the GPU flash_few.wgsl or a short tile of flash.wgsl",
   flash_3: "overlaps stages; on the GPU every version is a variant of flash.wgsl",
   flash_3_int8: "multiplies quantised queries and keys; the GPU has no such path",
   flash_4: "scales earlier output rarely; on the GPU every version is a variant of flash.wgsl",
+  flash_few: "on the GPU few rows over many keys, each read by several invocations; in Rust that is decode",
   flash_merge: "joins the key ranges of a short query tile, which the GPU sums in different workgroups",
   pack_rows: "the CPU packs the rows of a linear layer once; the GPU stages its tiles in workgroup memory",
   rotary_table: "the GPU's table is computed on the CPU, since WGSL's cos and sin are too coarse",

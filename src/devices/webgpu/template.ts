@@ -123,7 +123,7 @@ function declare(
     else if (word === "//#store") text = storer(head(code), first, element(second, values));
     else if (word === "//#bits") text = packer(head(code), element(first, values));
     else if (word !== "") throw new SyntaxError(`unknown directive ${word}`);
-    const declared = /^const (\w+)(?:: u32)? = (.+);$/.exec(text);
+    const declared = /^const (\w+)(?:: ?u32)? ?= ?(.+);$/.exec(text);
     if (declared) {
       const value = evaluate(declared[2]!, env);
       if (value !== undefined) env.set(declared[1]!, value);
@@ -157,7 +157,7 @@ function splitArrays(
 ): string[] {
   return lines.flatMap((line) => {
     if (!line.endsWith("//#scalars")) return [line];
-    const [, name, type, size] = /^var (\w+): array<(.+), ([^,]+)>;/.exec(line) ?? [];
+    const [, name, type, size] = /^var (\w+): ?array<(.+), ?([^,]+)>;/.exec(line) ?? [];
     const n = evaluate(size ?? "", env);
     if (name === undefined || n === undefined) {
       throw new SyntaxError(`not an array of constant size: ${line}`);
@@ -177,7 +177,7 @@ function unroll(lines: readonly string[], env: ReadonlyMap<string, number>): str
     }
     const loop = lines[i + 1] ?? "";
     const [, name, from, to, step] =
-      /^for \(var (\w+) = ([^;]+); \w+ < ([^;]+); \w+(?:\+\+| \+= ([^)]+))\) \{$/.exec(loop) ?? [];
+      /^for \(var (\w+) ?= ?([^;]+); ?\w+ ?< ?([^;]+); ?\w+(?:\+\+| ?\+= ?([^)]+))\) ?\{$/.exec(loop) ?? [];
     let end = i + 2;
     for (let depth = 1; end < lines.length; end++) {
       for (const c of lines[end]!) depth += c === "{" ? 1 : c === "}" ? -1 : 0;
