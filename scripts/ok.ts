@@ -75,7 +75,7 @@ const DAWN_GROUPS = [
 ];
 const DAWN_ROWS = `--filter=/^webgpu: attention ((eager|flash): (${
   DAWN_GROUPS.join("|")
-})|flash, keys split)/`;
+})|flash, keys split: (grouped|bool|additive))/`;
 
 const STEPS: readonly Step[] = [
   { name: "format", commands: [[deno, "fmt", "--check"]], minutes: 3 },
@@ -98,7 +98,7 @@ const STEPS: readonly Step[] = [
       DAWN_ROWS,
       ...DAWN_TESTS,
     ]],
-    minutes: 8,
+    minutes: 10,
     gpu: true,
   },
   {
