@@ -83,4 +83,19 @@ deviceTest(on, "linear: rows long and short, few and many, give the bits of matm
   }
 });
 
+deviceTest(on, "linear: with the next tile on its way, the same bits", async (device) => {
+  const large = new WebGpuDevice({ unrolled: true });
+  const I = 4500, O = 21, random = seeded("ahead");
+  const [x, weight] = [random.normal(I), random.normal(O * I)];
+  const results: ArrayLike<number>[] = [];
+  for (const each of [device as WebGpuDevice, large]) {
+    using bench = new Bench(each);
+    const out = bench.empty([1, O]);
+    each.kernels.linear(bench.place([1, I], x).view, bench.place([O, I], weight).view, null, out);
+    results.push(await bench.read(out));
+  }
+  assertSameBits(results[1]!, results[0]!);
+  await large.destroy();
+});
+
 reportSkips();
