@@ -2,47 +2,54 @@
 use crate::math::*;
 use crate::simd::*;
 
+/// Elements that are done at a time: four vectors share the constants of a function, which V8 would build anew for each.
+const STEP: usize = 16;
+
 /// `out = f(x)` over contiguous f32.
 #[inline(always)]
 pub unsafe fn each1(x: *const f32, out: *mut f32, n: usize, f: impl Fn(V) -> V) {
-    let mut i = 0;
-    // Four at a time share the constants of f, which V8 would build anew for each.
-    while i + 16 <= n {
-        for u in [0, 4, 8, 12] {
-            store(out.add(i + u), f(load(x.add(i + u))));
-        }
-        i += 16;
-    }
-    while i + 4 <= n {
-        store(out.add(i), f(load(x.add(i))));
-        i += 4;
-    }
-    if i < n {
-        store_part(out.add(i), f(load_part(x.add(i), n - i)), n - i);
-    }
+    steps([x], out, n, |[x], out| store(out, f(load(x))));
 }
 
 /// `out = f(a, b)` over contiguous f32.
 #[inline(always)]
 unsafe fn each2(a: *const f32, b: *const f32, out: *mut f32, n: usize, f: impl Fn(V, V) -> V) {
+    steps([a, b], out, n, |[a, b], out| store(out, f(load(a), load(b))));
+}
+
+/// Calls `each` for every vector. What is left of the last step is done in a place of its own, by the same code.
+#[inline(always)]
+unsafe fn steps<const N: usize>(
+    from: [*const f32; N],
+    out: *mut f32,
+    n: usize,
+    each: impl Fn([*const f32; N], *mut f32),
+) {
+    let mut rest = [[0.0; STEP]; N];
     let mut i = 0;
-    while i + 16 <= n {
-        for u in [0, 4, 8, 12] {
-            store(out.add(i + u), f(load(a.add(i + u)), load(b.add(i + u))));
+    while i < n {
+        let whole = n - i >= STEP;
+        let (mut x, mut to) = (from.map(|p| p.add(i)), out.add(i));
+        if !whole {
+            for (rest, x) in rest.iter_mut().zip(&mut x) {
+                copy(*x, rest.as_mut_ptr(), n - i);
+                *x = rest.as_ptr();
+            }
+            to = rest[0].as_mut_ptr();
         }
-        i += 16;
+        for v in (0..STEP).step_by(4) {
+            each(x.map(|p| p.add(v)), to.add(v));
+        }
+        if !whole {
+            copy(to, out.add(i), n - i);
+        }
+        i += STEP;
     }
-    while i + 4 <= n {
-        store(out.add(i), f(load(a.add(i)), load(b.add(i))));
-        i += 4;
-    }
-    if i < n {
-        store_part(
-            out.add(i),
-            f(load_part(a.add(i), n - i), load_part(b.add(i), n - i)),
-            n - i,
-        );
-    }
+}
+
+#[inline(never)]
+unsafe fn copy(from: *const f32, to: *mut f32, n: usize) {
+    core::ptr::copy_nonoverlapping(from, to, n);
 }
 
 fn silu(x: V) -> V {

@@ -1,4 +1,6 @@
 //! Element types and the loads that widen them to f32, and the stores that round back.
+//!
+//! Length: everything that knows how a type is stored.
 use crate::math::held;
 use crate::simd::*;
 
