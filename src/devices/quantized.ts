@@ -47,7 +47,7 @@ export function packedWords({ format, shape: [rows, columns] }: QuantizedMatrix)
   return blocks * groupsOf(columns) * RECORD_WORDS[format] + (format === "int8" ? blocks * 4 : 0);
 }
 
-/** Words of room a product of `rows` rows of `columns` needs for its quantised activations. */
+/** Words of room a product of `rows` rows of `columns` needs for its quantised activations: three last ones take four. */
 export function roomWords(rows: number, columns: number): number {
-  return rows * groupsOf(columns) * ROOM_WORDS;
+  return (rows + Number(rows % 4 === 3)) * groupsOf(columns) * ROOM_WORDS;
 }

@@ -34,13 +34,14 @@ export function linearQuantized(
     params: new Words(recorder).pointer(x).int(rowStride("an input", x)).pointer(room)
       .int(M, I, format, rows).words,
     parts: Math.ceil(M / rows),
-    cost: 16 * M * I,
+    cost: 6 * M * I,
     writes: wholly(room),
   });
   const few = M < 4;
   const row_block = few ? M : Math.min(M, Math.max(4, Math.floor(ROWS_BYTES / (groupsOf(I) * 40) / 4) * 4));
-  const streamed = Math.ceil(2e6 / (M * Math.max(1, I)) / 16) * 16;
-  const col_block = few ? Math.min(512, Math.max(16, streamed)) : 64;
+  const streamed = Math.ceil(2e6 / (M * Math.max(1, I)) / 32) * 32;
+  // A vector goes along 32 columns at a time.
+  const col_block = few ? Math.min(512, Math.max(32, streamed)) : 64;
   recorder.record({
     kernel: "linear_quantized",
     params: new Words(recorder).pointer(room).pointer(weight.packed).int(format).typed(bias).pointer(out)

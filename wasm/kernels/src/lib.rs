@@ -44,6 +44,7 @@ mod pack;
 mod quantized;
 mod quantized_layout;
 mod quantized_products;
+mod quantized_rows;
 mod quantized_simd;
 mod quantized_weights;
 mod reduce;

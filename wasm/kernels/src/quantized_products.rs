@@ -1,49 +1,118 @@
 //! Products of 32 columns with quantised weights, in whole numbers: one way for each number of bits and instruction set.
+//!
+//! Steps of four columns stand between branches that are never taken ([`Held::steps`]): without them LLVM keeps the loads
+//! of all steps alive, more than there are registers, and spills (as in dot.rs).
+use crate::math::held;
 use crate::quantized_simd::*;
 use crate::simd::*;
 
 /// Sums of 32 products each, of `R` rows of x and `C` times four rows of weights.
 pub type Sums<const R: usize, const C: usize> = [[V; C]; R];
 
-/// How 32 columns are multiplied. The sums are the same integers whichever it is.
-pub trait Products {
-    /// `x` points to the values of a group, `w` to those of a record.
-    unsafe fn of<const R: usize, const C: usize>(x: [*const u8; R], w: [*const u8; C]) -> Sums<R, C>;
+/// What is made once before many products.
+#[derive(Clone, Copy)]
+pub struct Held {
+    /// 1 in 16-bit lanes.
+    #[cfg(target_feature = "relaxed-simd")]
+    ones: V,
+    /// 15 in bytes.
+    low: V,
+    /// Steps of a group: 8, which the compiler does not know.
+    steps: u32,
 }
 
-/// What the 64 in x + 64 adds, taken off: 64 · sums of the weights.
-#[cfg(target_feature = "relaxed-simd")]
-#[inline(always)]
-unsafe fn without_64<const C: usize>(w: [*const u8; C]) -> [V; C] {
-    w.map(|p| subi(splati(0), shl::<6>(load_i16x4(p.sub(8) as *const i16))))
+impl Held {
+    #[inline(always)]
+    pub fn new() -> Self {
+        Held {
+            #[cfg(target_feature = "relaxed-simd")]
+            ones: held(f32::from_bits(0x0001_0001)),
+            low: held(f32::from_bits(0x0f0f_0f0f)),
+            steps: core::hint::black_box(8),
+        }
+    }
+}
+
+/// How 32 columns are multiplied. The sums are the same integers whichever it is.
+pub trait Products {
+    /// `x` points to the values of a group of `R` rows (quantized_rows.rs), `w` to those of a record.
+    unsafe fn of<const R: usize, const C: usize>(x: *const u8, w: [*const u8; C], held: Held) -> Sums<R, C>;
+}
+
+/// Steps in their order, with a branch before all but the first.
+macro_rules! steps {
+    ($held:ident, $first:expr, $($n:literal $step:expr),*) => {
+        'steps: {
+            $first;
+            $(
+                if $held.steps == $n {
+                    break 'steps;
+                }
+                $step;
+            )*
+        }
+    };
 }
 
 /// What the 8 in the weights adds, taken off.
 #[inline(always)]
-unsafe fn without_8<const R: usize>(x: [*const u8; R]) -> [V; R] {
-    x.map(|p| load_splat(p.sub(4) as *const f32))
+unsafe fn without_8<const R: usize, const C: usize>(sums: &mut Sums<R, C>, x: *const u8) {
+    for r in 0..R {
+        let correction = load_splat((x as *const f32).sub(R).add(r));
+        for c in 0..C {
+            sums[r][c] = addi(sums[r][c], correction);
+        }
+    }
 }
 
 #[cfg(target_feature = "relaxed-simd")]
 mod relaxed {
     use super::*;
 
+    /// Words of step `s` of x, a word a row, each in all lanes.
+    #[inline(always)]
+    unsafe fn words<const R: usize>(x: *const u8, s: usize) -> [V; R] {
+        if R < 4 {
+            return core::array::from_fn(|r| load32_splat(x.add((s * R + r) * 4)));
+        }
+        let v = load_bytes(x.add(s * R * 4));
+        core::array::from_fn(|r| match r {
+            0 => lane::<0>(v),
+            1 => lane::<1>(v),
+            2 => lane::<2>(v),
+            _ => lane::<3>(v),
+        })
+    }
+
+    /// What the 64 in x + 64 adds, taken off: 64 · sums of the weights.
+    #[inline(always)]
+    unsafe fn without_64<const R: usize, const C: usize>(sums: &mut Sums<R, C>, w: [*const u8; C]) {
+        for c in 0..C {
+            let correction = shl::<6>(load_i16x4(w[c].sub(8) as *const i16));
+            for r in 0..R {
+                sums[r][c] = subi(sums[r][c], correction);
+            }
+        }
+    }
+
     /// 8 bits, pairs summed in 16 bits and then in 32.
     pub struct Eight;
     impl Products for Eight {
         #[inline(always)]
-        unsafe fn of<const R: usize, const C: usize>(x: [*const u8; R], w: [*const u8; C]) -> Sums<R, C> {
-            let mut acc = [without_64(w); R];
-            let ones = splat16(1);
-            for s in 0..8 {
-                let w = w.map(|p| load_bytes(p.add(s * 16)));
+        unsafe fn of<const R: usize, const C: usize>(x: *const u8, w: [*const u8; C], h: Held) -> Sums<R, C> {
+            let mut acc = [[splati(0); C]; R];
+            let mut step = |s: usize| {
+                let w: [V; C] = core::array::from_fn(|c| load_bytes(w[c].add(s * 16)));
+                let x = words::<R>(x, s);
                 for r in 0..R {
-                    let x = load32_splat(x[r].add(s * 4));
                     for c in 0..C {
-                        acc[r][c] = addi(acc[r][c], dot16(dot8(w[c], x), ones));
+                        let product = dot16(dot8(w[c], x[r]), h.ones);
+                        acc[r][c] = if s == 0 { product } else { addi(acc[r][c], product) };
                     }
                 }
-            }
+            };
+            steps!(h, step(0), 1 step(1), 2 step(2), 3 step(3), 4 step(4), 5 step(5), 6 step(6), 7 step(7));
+            without_64(&mut acc, w);
             acc
         }
     }
@@ -52,17 +121,19 @@ mod relaxed {
     pub struct EightAtOnce;
     impl Products for EightAtOnce {
         #[inline(always)]
-        unsafe fn of<const R: usize, const C: usize>(x: [*const u8; R], w: [*const u8; C]) -> Sums<R, C> {
-            let mut acc = [without_64(w); R];
-            for s in 0..8 {
-                let w = w.map(|p| load_bytes(p.add(s * 16)));
+        unsafe fn of<const R: usize, const C: usize>(x: *const u8, w: [*const u8; C], h: Held) -> Sums<R, C> {
+            let mut acc = [[splati(0); C]; R];
+            let mut step = |s: usize| {
+                let w: [V; C] = core::array::from_fn(|c| load_bytes(w[c].add(s * 16)));
+                let x = words::<R>(x, s);
                 for r in 0..R {
-                    let x = load32_splat(x[r].add(s * 4));
                     for c in 0..C {
-                        acc[r][c] = dot8_add(w[c], x, acc[r][c]);
+                        acc[r][c] = dot8_add(w[c], x[r], acc[r][c]);
                     }
                 }
-            }
+            };
+            steps!(h, step(0), 1 step(1), 2 step(2), 3 step(3), 4 step(4), 5 step(5), 6 step(6), 7 step(7));
+            without_64(&mut acc, w);
             acc
         }
     }
@@ -71,25 +142,43 @@ mod relaxed {
     pub struct Four;
     impl Products for Four {
         #[inline(always)]
-        unsafe fn of<const R: usize, const C: usize>(x: [*const u8; R], w: [*const u8; C]) -> Sums<R, C> {
+        unsafe fn of<const R: usize, const C: usize>(x: *const u8, w: [*const u8; C], h: Held) -> Sums<R, C> {
             let mut acc = [[splati(0); C]; R];
-            let low = splat8(15);
-            for s in 0..4 {
-                let w = w.map(|p| load_bytes(p.add(s * 16)));
-                for r in 0..R {
-                    let x0 = load32_splat(x[r].add(s * 8));
-                    let x1 = load32_splat(x[r].add(s * 8 + 4));
+            if R == 1 {
+                let mut step = |s: usize| {
+                    let ([x0], [x1]) = (words::<1>(x, 2 * s), words::<1>(x, 2 * s + 1));
                     for c in 0..C {
-                        let pairs = add16(dot8(x0, and(w[c], low)), dot8(x1, high_nibbles(w[c])));
-                        acc[r][c] = add16(acc[r][c], pairs);
+                        let w = load_bytes(w[c].add(s * 16));
+                        let pairs = add16(dot8(x0, and(w, h.low)), dot8(x1, and(shr::<4>(w), h.low)));
+                        acc[0][c] = if s == 0 { pairs } else { add16(acc[0][c], pairs) };
                     }
-                }
+                };
+                steps!(h, step(0), 1 step(1), 2 step(2), 3 step(3));
+            } else {
+                let mut raw = [h.ones; C];
+                let mut step = |s: usize| {
+                    if s & 1 == 0 {
+                        raw = core::array::from_fn(|c| load_bytes(w[c].add(s * 8)));
+                    }
+                    let w = raw.map(|w| and(if s & 1 == 0 { w } else { shr::<4>(w) }, h.low));
+                    let x = words::<R>(x, s);
+                    for r in 0..R {
+                        for c in 0..C {
+                            let product = dot8(x[r], w[c]);
+                            acc[r][c] = if s == 0 {
+                                product
+                            } else {
+                                add16(acc[r][c], product)
+                            };
+                        }
+                    }
+                };
+                steps!(h, step(0), 1 step(1), 2 step(2), 3 step(3), 4 step(4), 5 step(5), 6 step(6), 7 step(7));
             }
-            let ones = splat16(1);
-            let correction = without_8(x);
             for r in 0..R {
-                acc[r] = acc[r].map(|a| addi(dot16(a, ones), correction[r]));
+                acc[r] = acc[r].map(|a| dot16(a, h.ones));
             }
+            without_8(&mut acc, x);
             acc
         }
     }
@@ -98,20 +187,23 @@ mod relaxed {
     pub struct FourAtOnce;
     impl Products for FourAtOnce {
         #[inline(always)]
-        unsafe fn of<const R: usize, const C: usize>(x: [*const u8; R], w: [*const u8; C]) -> Sums<R, C> {
-            let mut acc = without_8(x).map(|correction| [correction; C]);
-            let low = splat8(15);
-            for s in 0..4 {
-                let w = w.map(|p| load_bytes(p.add(s * 16)));
-                let (w0, w1) = (w.map(|w| and(w, low)), w.map(high_nibbles));
+        unsafe fn of<const R: usize, const C: usize>(x: *const u8, w: [*const u8; C], h: Held) -> Sums<R, C> {
+            let mut acc = [[splati(0); C]; R];
+            let mut raw = [h.ones; C];
+            let mut step = |s: usize| {
+                if s & 1 == 0 {
+                    raw = core::array::from_fn(|c| load_bytes(w[c].add(s * 8)));
+                }
+                let w = raw.map(|w| and(if s & 1 == 0 { w } else { shr::<4>(w) }, h.low));
+                let x = words::<R>(x, s);
                 for r in 0..R {
-                    let x0 = load32_splat(x[r].add(s * 8));
-                    let x1 = load32_splat(x[r].add(s * 8 + 4));
                     for c in 0..C {
-                        acc[r][c] = dot8_add(x1, w1[c], dot8_add(x0, w0[c], acc[r][c]));
+                        acc[r][c] = dot8_add(x[r], w[c], acc[r][c]);
                     }
                 }
-            }
+            };
+            steps!(h, step(0), 1 step(1), 2 step(2), 3 step(3), 4 step(4), 5 step(5), 6 step(6), 7 step(7));
+            without_8(&mut acc, x);
             acc
         }
     }
@@ -134,17 +226,18 @@ mod plain {
     pub struct Eight;
     impl Products for Eight {
         #[inline(always)]
-        unsafe fn of<const R: usize, const C: usize>(x: [*const u8; R], w: [*const u8; C]) -> Sums<R, C> {
+        unsafe fn of<const R: usize, const C: usize>(x: *const u8, w: [*const u8; C], h: Held) -> Sums<R, C> {
             let (mut lo, mut hi) = ([[splati(0); C]; R], [[splati(0); C]; R]);
-            for s in 0..8 {
-                let w = w.map(|p| load_bytes(p.add(s * 16)));
+            let mut step = |s: usize| {
+                let w: [V; C] = core::array::from_fn(|c| load_bytes(w[c].add(s * 16)));
                 for r in 0..R {
-                    let x = load64_splat(x[r].add(s * 8));
+                    let x = load64_splat(x.add((s * R + r) * 8));
                     for c in 0..C {
                         add_four(&mut lo[r][c], &mut hi[r][c], w[c], x);
                     }
                 }
-            }
+            };
+            steps!(h, step(0), 1 step(1), 2 step(2), 3 step(3), 4 step(4), 5 step(5), 6 step(6), 7 step(7));
             for r in 0..R {
                 for c in 0..C {
                     lo[r][c] = add_pairs(lo[r][c], hi[r][c]);
@@ -158,26 +251,27 @@ mod plain {
     pub struct Four;
     impl Products for Four {
         #[inline(always)]
-        unsafe fn of<const R: usize, const C: usize>(x: [*const u8; R], w: [*const u8; C]) -> Sums<R, C> {
+        unsafe fn of<const R: usize, const C: usize>(x: *const u8, w: [*const u8; C], h: Held) -> Sums<R, C> {
             let (mut lo, mut hi) = ([[splati(0); C]; R], [[splati(0); C]; R]);
-            let low = splat8(15);
-            for s in 0..4 {
-                let w = w.map(|p| load_bytes(p.add(s * 16)));
+            let mut step = |s: usize| {
+                let w: [V; C] = core::array::from_fn(|c| {
+                    let w = load_bytes(w[c].add(s / 2 * 16));
+                    and(if s & 1 == 0 { w } else { shr::<4>(w) }, h.low)
+                });
                 for r in 0..R {
-                    let x0 = load64_splat(x[r].add(s * 16));
-                    let x1 = load64_splat(x[r].add(s * 16 + 8));
+                    let x = load64_splat(x.add((s * R + r) * 8));
                     for c in 0..C {
-                        add_four(&mut lo[r][c], &mut hi[r][c], and(w[c], low), x0);
-                        add_four(&mut lo[r][c], &mut hi[r][c], high_nibbles(w[c]), x1);
+                        add_four(&mut lo[r][c], &mut hi[r][c], w[c], x);
                     }
                 }
-            }
-            let correction = without_8(x);
+            };
+            steps!(h, step(0), 1 step(1), 2 step(2), 3 step(3), 4 step(4), 5 step(5), 6 step(6), 7 step(7));
             for r in 0..R {
                 for c in 0..C {
-                    lo[r][c] = addi(add_pairs(lo[r][c], hi[r][c]), correction[r]);
+                    lo[r][c] = add_pairs(lo[r][c], hi[r][c]);
                 }
             }
+            without_8(&mut lo, x);
             lo
         }
     }

@@ -4,12 +4,19 @@
 //! there they mean the same on every processor, so that integers are exact in every build. What differs is how
 //! fast they are, which [`one_step`] finds out.
 #![allow(dead_code)]
+use crate::simd::{extract, V};
 
 #[cfg(target_arch = "wasm32")]
 pub use wasm::*;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use portable::*;
+
+/// The lanes.
+#[inline(always)]
+pub fn ints(a: V) -> [i32; 4] {
+    [extract::<0>(a), extract::<1>(a), extract::<2>(a), extract::<3>(a)].map(|x| x.to_bits() as i32)
+}
 
 #[cfg(target_arch = "wasm32")]
 mod wasm {
@@ -28,10 +35,15 @@ mod wasm {
     pub fn add16(a: V, b: V) -> V {
         i16x8_add(a, b)
     }
-    /// The upper four bits of each byte, in its lower ones.
+    /// 32-bit lanes as 16-bit ones, held to their range.
     #[inline(always)]
-    pub fn high_nibbles(a: V) -> V {
-        u8x16_shr(a, 4)
+    pub fn narrow16(a: V, b: V) -> V {
+        i16x8_narrow_i32x4(a, b)
+    }
+    /// 16-bit lanes as bytes, held to their range.
+    #[inline(always)]
+    pub fn narrow8(a: V, b: V) -> V {
+        i8x16_narrow_i16x8(a, b)
     }
     /// The first eight bytes, signed, as 16-bit lanes.
     #[inline(always)]
@@ -124,8 +136,19 @@ mod portable {
         let (a, b) = (shorts(a), shorts(b));
         of_shorts(core::array::from_fn(|i| a[i].wrapping_add(b[i])))
     }
-    pub fn high_nibbles(a: V) -> V {
-        of_bytes(bytes(a).map(|x| (x as u8 >> 4) as i8))
+    pub fn narrow16(a: V, b: V) -> V {
+        let (a, b) = (ints(a), ints(b));
+        let held = |x: i32| x.clamp(i16::MIN as i32, i16::MAX as i32) as i16;
+        of_shorts(core::array::from_fn(|i| {
+            held(if i < 4 { a[i] } else { b[i - 4] })
+        }))
+    }
+    pub fn narrow8(a: V, b: V) -> V {
+        let (a, b) = (shorts(a), shorts(b));
+        let held = |x: i16| x.clamp(i8::MIN as i16, i8::MAX as i16) as i8;
+        of_bytes(core::array::from_fn(|i| {
+            held(if i < 8 { a[i] } else { b[i - 8] })
+        }))
     }
     pub fn widen_low(a: V) -> V {
         let a = bytes(a);
