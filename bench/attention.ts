@@ -17,6 +17,8 @@ import {
   sliding_window_causal_mask_function,
   Tensor,
 } from "../mod.ts";
+import type { KvDType } from "../src/cache/kv_dtype.ts";
+import { defaultDevice } from "../src/devices/mod.ts";
 import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
 import { type AttentionShape, flopsOf, kvBytesOf, shapesOf } from "./cases.ts";
 import { assertRows, fastUniform, type Operands, oracleRows, swapAxes } from "./compare.ts";
@@ -56,11 +58,22 @@ function disposing(tensors: readonly (Disposable | null)[]): () => void {
   };
 }
 
+/** Keys or values as a cache keeps them. */
+function kept(data: Float32Array<ArrayBuffer>, shape: readonly number[], kv: KvDType): Tensor {
+  if (kv !== "int8") return Tensor.from(data, { shape, dtype: kv });
+  const device = defaultDevice("wasm");
+  using floats = Tensor.from(data, { shape });
+  using values = Tensor.empty(device, "int8", shape);
+  using scales = Tensor.empty(device, "float32", [...shape.slice(0, 3), 1]);
+  device.kernels.quantize(floats.on(device), values.on(device), scales.on(device));
+  return Tensor.quantized(values, scales);
+}
+
 /** Plain (B, H, N, D) tensors. */
 export function plain({ B, H, Hkv, Q, K, D, kv = "float32" }: AttentionShape, o: Operands): Inputs {
   const q = Tensor.from(o.q, { shape: [B, H, Q, D] });
-  const k = Tensor.from(o.k, { shape: [B, Hkv, K, D], dtype: kv });
-  const v = Tensor.from(o.v, { shape: [B, Hkv, K, D], dtype: kv });
+  const k = kept(o.k, [B, Hkv, K, D], kv);
+  const v = kept(o.v, [B, Hkv, K, D], kv);
   return { q, k, v, [Symbol.dispose]: disposing([q, k, v]) };
 }
 
@@ -70,7 +83,7 @@ function modelLike({ B, H, Hkv, Q, K, D, kv = "float32" }: AttentionShape, o: Op
   const padded = (x: Float32Array) => {
     const room = new Float32Array(B * Hkv * (K + SPARE) * D).fill(1e4);
     for (let h = 0; h < B * Hkv; h++) room.set(x.subarray(h * K * D, (h + 1) * K * D), h * (K + SPARE) * D);
-    return Tensor.from(room, { shape: [B, Hkv, K + SPARE, D], dtype: kv });
+    return kept(room, [B, Hkv, K + SPARE, D], kv);
   };
   const projected = Tensor.from(swapAxes(o.q, [B, H, Q, D]), { shape: [B, Q, H, D] });
   const [kRoom, vRoom] = [padded(o.k), padded(o.v)];
@@ -122,7 +135,7 @@ export async function operandsOf(
   const rounded = async (n: number, seed: number) => {
     const data = fastUniform(n, seed);
     if (kv === "float32") return data;
-    using stored = Tensor.from(data, { shape: [n], dtype: kv });
+    using stored = kept(data, [1, 1, n / D, D], kv);
     return Float32Array.from(await stored.data() as Float32Array);
   };
   const seed = name.length * 7919;

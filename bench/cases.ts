@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { DType } from "../src/dtype.ts";
+import type { KvDType } from "../src/cache/kv_dtype.ts";
 
 /** Which runs a case belongs to: every run, quick and full runs, full runs only. */
 export type Depth = "check" | "quick" | "full";
@@ -24,7 +24,7 @@ export interface AttentionShape {
   /** Which keys a query sees, the same in every head: runs `flex_attention` alone, under a block mask. */
   readonly see?: (q: number, kv: number) => boolean;
   /** Type of keys and values; default float32. */
-  readonly kv?: DType;
+  readonly kv?: KvDType;
   /** Leave the peers out, with the reason. */
   readonly noPeer?: string;
   /** Only these peers: the others take long and said what they have to say in a case like it. */
@@ -101,6 +101,19 @@ export const ATTENTION_SHAPES: readonly AttentionShape[] = [
     noPeer: "no bfloat16 attention",
     compareOnly: true,
   },
+  {
+    name: "decode over 777, grouped 8/2, int8",
+    depth: "check",
+    B: 1,
+    H: 8,
+    Hkv: 2,
+    Q: 1,
+    K: 777,
+    D: 64,
+    kv: "int8",
+    noPeer: "no int8 attention",
+    compareOnly: true,
+  },
   { name: "prefill 128, D 64, full", depth: "check", ...prefill(8, 128, 64) },
   { name: "prefill 512, D 64, full", depth: "quick", ...prefill(8, 512, 64), threaded: true },
   { name: "prefill 512, D 64, causal", depth: "quick", ...prefill(8, 512, 64), causal: true },
@@ -166,6 +179,18 @@ export const ATTENTION_SHAPES: readonly AttentionShape[] = [
     kv: "bfloat16",
     noPeer: "no bfloat16 attention",
   },
+  {
+    name: "decode over 32768, 32/8, D 128, int8 (66 MiB)",
+    depth: "full",
+    B: 1,
+    H: 32,
+    Hkv: 8,
+    Q: 1,
+    K: 32768,
+    D: 128,
+    kv: "int8",
+    noPeer: "no int8 attention",
+  },
 ];
 
 /** What threads.ts runs on one thread and on two. */
@@ -214,7 +239,15 @@ export function flopsOf(shape: AttentionShape): number {
   return 4 * shape.B * shape.H * visiblePairs(shape) * shape.D;
 }
 
+/** Bytes of a row of keys or values; int8 has a float32 scale. */
+const ROW_BYTES: Readonly<Record<KvDType, (D: number) => number>> = {
+  float32: (D) => 4 * D,
+  float16: (D) => 2 * D,
+  bfloat16: (D) => 2 * D,
+  int8: (D) => D + 4,
+};
+
 /** Bytes of keys and values: what a decode step must read. */
 export function kvBytesOf({ B, Hkv, K, D, kv = "float32" }: AttentionShape): number {
-  return 2 * B * Hkv * K * D * (kv === "float32" ? 4 : 2);
+  return 2 * B * Hkv * K * ROW_BYTES[kv](D);
 }

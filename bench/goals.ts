@@ -91,6 +91,9 @@ const byUser = (row: Row) => String(row["case"]).endsWith("user's predicate");
 
 const DECODE = "decode over 32768, 32/8, D 128 (256 MiB)";
 const DECODE_HALF = "decode over 32768, 32/8, D 128, bfloat16 (128 MiB)";
+const DECODE_INT8 = "decode over 32768, 32/8, D 128, int8 (66 MiB)";
+const GEMM = "GEMM 1024×1024×1024";
+const GEMV = "GEMV 1×8192×16384 (72 MiB in int4)";
 
 const GOALS: readonly Goal[] = [
   {
@@ -187,6 +190,25 @@ const GOALS: readonly Goal[] = [
     measured: (rows) => quotient(at(rows, DECODE, FLASH, "cpu ms"), at(rows, DECODE_HALF, FLASH, "cpu ms")),
     must: 1.7,
     aim: 1.9,
+  },
+  {
+    name: "decode speed, int8 / float32 cache",
+    measured: (rows) => quotient(at(rows, DECODE, FLASH, "cpu ms"), at(rows, DECODE_INT8, FLASH, "cpu ms")),
+    must: 2.4,
+    aim: 3,
+  },
+  ...(["int8", "int4"] as const).map((format): Goal => ({
+    name: `GEMV 1×8192×16384, ${format} / BW`,
+    measured: cell(GEMV, `linear ${format}`, "of BW"),
+    must: 0.75,
+    aim: 0.9,
+  })),
+  {
+    name: "GEMM 1024³ speed, int8 / float32 (the aim is for processors with VNNI)",
+    measured: (rows) =>
+      quotient(at(rows, GEMM, "linear float32", "cpu ms"), at(rows, GEMM, "linear int8", "cpu ms")),
+    must: 1.7,
+    aim: 3,
   },
   ...(["bfloat16", "int8", "int4"] as const).flatMap((weights) =>
     (["prefill", "decode"] as const).map((figure): Goal => ({

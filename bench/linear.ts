@@ -1,11 +1,15 @@
 /**
- * Linear layers: a product of matrices (prefill) and of a vector with a large weight (decode), beside the probes and
- * the peers.
+ * Linear layers: a product of matrices (prefill) and of a vector with a large weight (decode), in every format, beside
+ * the probes and the peers.
  *
  * @module
  */
 import { ops, Tensor } from "../mod.ts";
 import { defaultDevice } from "../src/devices/mod.ts";
+import { groupsOf, packedWords, type QuantizedFormat } from "../src/devices/quantized.ts";
+import { linearQuantized } from "../src/ops/quantized.ts";
+import { emptyPacked, fillPacked, unpack } from "../src/quantize/steps.ts";
+import { roundedRows } from "../tests/support/kernel_oracles.ts";
 import { seeded } from "../tests/support/random.ts";
 import { assertClose, toleranceOf } from "../tests/support/tolerance.ts";
 import { fastUniform } from "./compare.ts";
@@ -13,8 +17,13 @@ import { contestantOf, type LinearShape as Sizes, openAll } from "./peers/kernel
 import type { BenchContext, Row, Section } from "./report.ts";
 import { type Contestant, interleave } from "./timing.ts";
 
+const FORMATS = ["float32", "bfloat16", "int8", "int4"] as const;
+type Format = typeof FORMATS[number];
+
 interface LinearShape extends Sizes {
   readonly depths: readonly BenchContext["depth"][];
+  /** Formats of the weight; default all. Where float32 is missing, so are the peers. */
+  readonly formats?: readonly Format[];
 }
 
 const SHAPES: readonly LinearShape[] = [
@@ -24,9 +33,15 @@ const SHAPES: readonly LinearShape[] = [
   { name: "GEMM 1024×1024×1024", M: 1024, I: 1024, O: 1024, depths: ["full"] },
   { name: "GEMV 1×2048×2048", M: 1, I: 2048, O: 2048, depths: ["quick", "full"] },
   { name: "GEMV 1×8192×8192 (256 MiB in float32)", M: 1, I: 8192, O: 8192, depths: ["full"] },
+  {
+    name: "GEMV 1×8192×16384 (72 MiB in int4)",
+    M: 1,
+    I: 8192,
+    O: 16384,
+    depths: ["full"],
+    formats: ["int8", "int4"],
+  },
 ];
-
-const DTYPES = ["float32", "bfloat16"] as const;
 
 /** Outputs computed again in float64, at most this many multiplications. */
 const ORACLE_BUDGET = 2e7;
@@ -34,13 +49,14 @@ const ORACLE_BUDGET = 2e7;
 /** Bytes of a weight from which on it is compared with the read bandwidth. */
 const STREAMS_FROM = 64 * 2 ** 20;
 
+/** What a product is compared with: x as it is multiplied, and a row of the weight as it is stored. */
+interface Stored {
+  readonly x: ArrayLike<number>;
+  row(o: number): ArrayLike<number>;
+}
+
 /** Compares outputs picked at random with float64 sums. Returns the largest error. */
-function checkOutputs(
-  y: Float32Array,
-  x: Float32Array,
-  weight: Float32Array,
-  { name, M, I, O }: LinearShape,
-): number {
+function checkOutputs(y: Float32Array, { x, row }: Stored, { name, M, I, O }: LinearShape): number {
   const total = M * O;
   const budget = Math.floor(ORACLE_BUDGET / I);
   const random = seeded(name);
@@ -48,9 +64,9 @@ function checkOutputs(
     ? Array.from({ length: total }, (_, i) => i)
     : [0, total - 1, ...random.ints(budget, 0, total)];
   const expected = picked.map((at) => {
-    const [row, column] = [Math.floor(at / O), at % O];
+    const from = Math.floor(at / O) * I, weight = row(at % O);
     let sum = 0;
-    for (let i = 0; i < I; i++) sum += x[row * I + i]! * weight[column * I + i]!;
+    for (let i = 0; i < I; i++) sum += x[from + i]! * weight[i]!;
     return sum;
   });
   const actual = picked.map((at) => y[at]!);
@@ -58,50 +74,111 @@ function checkOutputs(
   return actual.reduce((worst, a, i) => Math.max(worst, Math.abs(a - expected[i]!)), 0);
 }
 
+/** A layer in one format, ready to be called. */
+interface Layer extends Disposable {
+  readonly bytes: number;
+  readonly stored: Stored;
+  call(): Tensor;
+}
+
+/** A weight in one of the types of tensors. */
+async function typed(
+  dtype: "float32" | "bfloat16",
+  { I, O }: LinearShape,
+  x: Float32Array,
+  input: Tensor,
+  floats: Float32Array<ArrayBuffer>,
+): Promise<Layer> {
+  const weight = Tensor.from(floats, { shape: [O, I], dtype });
+  const data = dtype === "float32" ? floats : await weight.data() as Float32Array;
+  return {
+    bytes: O * I * (dtype === "float32" ? 4 : 2),
+    stored: { x, row: (o) => data.subarray(o * I, o * I + I) },
+    call: () => ops.linear(input, weight),
+    [Symbol.dispose]: () => weight[Symbol.dispose](),
+  };
+}
+
+/** A weight in few bits. Its product rounds x as well, so the oracle is given the rounded one. */
+async function quantised(
+  format: QuantizedFormat,
+  { I, O }: LinearShape,
+  x: Float32Array,
+  input: Tensor,
+  floats: Float32Array<ArrayBuffer>,
+): Promise<Layer> {
+  const device = defaultDevice("wasm");
+  const matrix = { format, shape: [O, I] as const };
+  const packed = emptyPacked(device, matrix);
+  using source = Tensor.from(floats, { shape: [O, I] });
+  await fillPacked(device, packed, matrix, source, null);
+  const form = await unpack(packed, matrix);
+  const q = await form.values.data() as Int8Array | Uint8Array;
+  const scales = await form.scales.data() as Float32Array;
+  form.values[Symbol.dispose]();
+  form.scales[Symbol.dispose]();
+  const integer = (at: number) => format === "int4" ? (q[at >> 1]! >> (at % 2 * 4) & 15) - 8 : q[at]!;
+  const scale = (o: number, i: number) => scales[format === "int8" ? o : o * groupsOf(I) + (i >> 5)]!;
+  return {
+    bytes: packedWords(matrix) * 4,
+    stored: {
+      x: roundedRows(x, I, format === "int4" ? 127 : 63),
+      row: (o) => Float64Array.from({ length: I }, (_, i) => integer(o * I + i) * scale(o, i)),
+    },
+    call: () => linearQuantized(input, packed, matrix),
+    [Symbol.dispose]: () => packed[Symbol.dispose](),
+  };
+}
+
 async function runShape(context: BenchContext, shape: LinearShape): Promise<Row[]> {
-  const { M, I, O, name } = shape;
+  const { M, I, O, name, formats = FORMATS } = shape;
   const { peers, probe, effort, depth, clock, threads } = context;
   const engine = defaultDevice("wasm");
   const x = fastUniform(M * I, 11);
   // As initialised layers have it: outputs of variance 1 whatever the width.
   const weight = fastUniform(O * I, 12).map((w) => w / Math.sqrt(I)) as Float32Array<ArrayBuffer>;
   using input = Tensor.from(x, { shape: [M, I] });
-  const errors = new Map<string, number>();
+  const floats: Stored = { x, row: (o) => weight.subarray(o * I, o * I + I) };
+  const errors = new Map<string, number>(), sizes = new Map<string, number>();
   const contestants: Contestant[] = [];
   const closing: (() => Promise<void> | void)[] = [];
   try {
-    for (const dtype of DTYPES) {
-      const w = Tensor.from(weight, { shape: [O, I], dtype });
-      closing.push(() => w[Symbol.dispose]());
-      const label = `linear ${dtype}`;
+    for (const format of formats) {
+      const make = format === "int8" || format === "int4"
+        ? quantised(format, shape, x, input, weight)
+        : typed(format, shape, x, input, weight);
+      const layer = await make;
+      closing.push(() => layer[Symbol.dispose]());
+      const label = `linear ${format}`;
       context.progress(`${name}: comparing ${label}`);
-      using y = ops.linear(input, w);
-      const stored = dtype === "float32" ? weight : await w.data() as Float32Array;
-      errors.set(label, checkOutputs(await y.data() as Float32Array, x, stored, shape));
+      using y = layer.call();
+      errors.set(label, checkOutputs(await y.data() as Float32Array, layer.stored, shape));
+      sizes.set(label, layer.bytes);
       contestants.push({
         name: label,
         run: async () => {
-          using _y = ops.linear(input, w);
+          using _y = layer.call();
           await engine.flush();
         },
       });
-      if (dtype !== "float32") continue;
+      if (format !== "float32") continue;
       errors.set(`${label}, read back`, errors.get(label)!);
       contestants.push({
         name: `${label}, read back`,
         run: async () => {
-          using result = ops.linear(input, w);
+          using result = layer.call();
           await result.data();
         },
       });
     }
     context.progress(`${name}: opening peers`);
-    const opened = await openAll(peers.kernels, (p) => p.linear(shape, x, weight));
+    const rivalry = formats.includes("float32") ? peers.kernels : [];
+    const opened = await openAll(rivalry, (p) => p.linear(shape, x, weight));
     for (const operation of opened) {
       closing.push(() => operation.close());
       context.progress(`${name}: comparing ${operation.name}`);
       const output = operation.arrange(await operation.call());
-      errors.set(operation.name, checkOutputs(output, x, weight, shape));
+      errors.set(operation.name, checkOutputs(output, floats, shape));
       contestants.push(contestantOf(operation));
     }
     if (depth === "check") {
@@ -124,7 +201,8 @@ async function runShape(context: BenchContext, shape: LinearShape): Promise<Row[
       const { cpu, wall, median, rounds } = timings.get(c.name)!;
       const time = { cpu, wall }[clock];
       const flops = 2 * M * I * O / time;
-      const bytes = O * I * (c.name.includes("bfloat16") ? 2 : 4) / time;
+      const read = sizes.get(c.name) ?? O * I * 4;
+      const bytes = read / time;
       return {
         case: name,
         implementation: c.name,
@@ -135,7 +213,7 @@ async function runShape(context: BenchContext, shape: LinearShape): Promise<Row[
         "GFLOP/s": M > 1 ? flops / 1e6 : null,
         "GB/s": M > 1 ? null : bytes / 1e6,
         "of P128": M > 1 ? flops / yardstick : null,
-        "of BW": streams ? bytes / yardstick : null,
+        "of BW": streams && read >= STREAMS_FROM ? bytes / yardstick : null,
         "× peer": rivals.length === 0 ? null : Math.min(...rivals) / time,
         "max error": errors.get(c.name)!,
       };
@@ -159,6 +237,7 @@ export async function benchLinear(context: BenchContext): Promise<Section> {
       "“linear” ends when the result lies in the engine's memory, where the next layer takes it; “read back” when it is in a JavaScript array, which is what a peer's time includes.",
       "No peer has a bfloat16 product on WebAssembly: their float32 stands beside both.",
       "“× peer”: the time of the fastest peer that is WebAssembly, divided by this time.",
+      "Products with int8 and int4 weights round x as well, 32 columns at a time: that is in their times, and the oracle is given the same integers.",
       "GEMV GB/s count the weight's bytes once.",
     ],
   };

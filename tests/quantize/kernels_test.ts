@@ -17,6 +17,7 @@ import { WasmEngine } from "../../src/devices/wasm/engine.ts";
 import type { DType } from "../../src/dtype.ts";
 import { fileTensors } from "../../src/quantize/stored.ts";
 import { deviceTest, reportSkips, testDevices } from "../support/devices.ts";
+import { roundedRows } from "../support/kernel_oracles.ts";
 import { seeded } from "../support/random.ts";
 import { assertClose, assertSameBits, toleranceOf } from "../support/tolerance.ts";
 
@@ -86,24 +87,6 @@ async function quantised(
   return { weight, product, close: () => device.release(here.allocation) };
 }
 
-/** Rows of x as integers times scales, 32 at a time. */
-function rounded(x: Float32Array, columns: number, limit: number): Float64Array {
-  const out = new Float64Array(x.length);
-  for (let row = 0; row < x.length; row += columns) {
-    for (let from = row; from < row + columns; from += 32) {
-      const group = x.subarray(from, Math.min(from + 32, row + columns));
-      const most = group.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
-      const inverse = Math.fround(limit / most);
-      group.forEach((v, i) => {
-        const scaled = Math.fround(v * inverse), low = Math.floor(scaled);
-        const up = scaled - low > 0.5 || (scaled - low === 0.5 && low % 2 !== 0);
-        out[from + i] = (up ? low + 1 : low) * Math.fround(most / limit);
-      });
-    }
-  }
-  return out;
-}
-
 for (const on of await testDevices({ every_build: true })) {
   for (const format of QUANTIZED_FORMATS) {
     deviceTest(on, `${format}: what the formula gives, row by row`, async (device) => {
@@ -112,7 +95,7 @@ for (const on of await testDevices({ every_build: true })) {
         const floats = random.normal(O * I), x = random.normal(M * I), bias = random.normal(O);
         const { weight, product, close } = await quantised(device, format, O, I, floats);
         const y = await product(x, M, bias);
-        const seen = rounded(x, I, format === "int4" ? 127 : 63);
+        const seen = roundedRows(x, I, format === "int4" ? 127 : 63);
         const expected = Array.from({ length: M * O }, (_, at) => {
           const [m, o] = [Math.floor(at / O), at % O];
           let sum = bias[o]!;

@@ -108,3 +108,24 @@ export function rotateRow(x: Float64Array, row: Float64Array): Float64Array {
     return d < half ? v * cos - x[d + half]! * sin : v * cos + x[d - half]! * sin;
   });
 }
+
+/**
+ * Rows of activations as a product with quantised weights sees them: integers up to `limit` times scales, 32 columns at a
+ * time.
+ */
+export function roundedRows(x: Float32Array, columns: number, limit: number): Float64Array {
+  const out = new Float64Array(x.length);
+  for (let row = 0; row < x.length; row += columns) {
+    for (let from = row; from < row + columns; from += 32) {
+      const group = x.subarray(from, Math.min(from + 32, row + columns));
+      const most = group.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+      const inverse = Math.fround(limit / most);
+      group.forEach((v, i) => {
+        const scaled = Math.fround(v * inverse), low = Math.floor(scaled);
+        const up = scaled - low > 0.5 || (scaled - low === 0.5 && low % 2 !== 0);
+        out[from + i] = (up ? low + 1 : low) * Math.fround(most / limit);
+      });
+    }
+  }
+  return out;
+}
