@@ -3,13 +3,14 @@
  *
  * @module
  */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { hostView } from "../../src/dtype.ts";
 import { formOf } from "../../src/gguf/blocks.ts";
+import { GGML_TYPES } from "../../src/gguf/ggml_types.ts";
 import { readGguf, readList } from "../../src/gguf/header.ts";
 import { GgufWeights } from "../../src/gguf/weights.ts";
-import { fileSource } from "../../src/hub/source.ts";
-import { AutoTokenizer } from "../../mod.ts";
+import { bytesSource, fileSource } from "../../src/hub/source.ts";
+import { AutoTokenizer, ModelFileError } from "../../mod.ts";
 import { inFolder, tensorsIn } from "../support/folders.ts";
 import { ggufBytes, type MetaValue } from "../support/gguf.ts";
 import { goldenPath } from "../support/golden.ts";
@@ -36,6 +37,40 @@ Deno.test("header: values, lists and tensors are those that were written", async
   }
   const found = [...gguf.tensors.values()].map((t) => ({ ...t, type: t.type.name }));
   assertEquals(found, SAID.tensors.map((t) => ({ ...t, type: t.type })));
+});
+
+/** What `@huggingface/gguf` reads in the same file, and how many lengths of a cut header it takes: `make_gguf_header.ts`. */
+const THEIRS = JSON.parse(Deno.readTextFileSync(goldenPath("gguf/huggingface.json"))) as {
+  metadata: Record<string, unknown>;
+  tensors: { name: string; type: number; shape: number[]; offset: number }[];
+  header_bytes: number;
+  cut_headers_accepted: number;
+};
+
+Deno.test("header: what @huggingface/gguf reads, and no part of it", async () => {
+  using source = await fileSource(WRITTEN);
+  const gguf = await readGguf(source);
+  const { version: _v, tensor_count, kv_count, ...entries } = THEIRS.metadata;
+  assertEquals([gguf.tensors.size, gguf.metadata.size], [tensor_count, kv_count]);
+  for (const [name, expected] of Object.entries(entries)) {
+    const found = gguf.metadata.get(name);
+    if (Array.isArray(expected)) {
+      const kind = typeof expected[0] === "string" ? "texts" : "numbers";
+      const list = expected.map((x) => typeof x === "boolean" ? Number(x) : x);
+      assertEquals(await readList(gguf, source, name, kind), list, name);
+    } else assertEquals(typeof found === "bigint" ? String(found) : found, expected, name);
+  }
+  const found = [...gguf.tensors.values()].map(({ name, shape, type, offset }) => ({
+    ...{ name, shape, offset },
+    type: [...GGML_TYPES].find(([, known]) => known === type)![0],
+  }));
+  assertEquals(found, THEIRS.tensors);
+  // Why a header has a reader of its own: theirs fills what is missing with zeros.
+  assert(THEIRS.cut_headers_accepted > THEIRS.header_bytes - 64, "theirs refuses cut headers now");
+  const bytes = await Deno.readFile(WRITTEN);
+  for (let length = 0; length < THEIRS.header_bytes; length++) {
+    await assertRejects(() => readGguf(bytesSource(bytes.subarray(0, length))), ModelFileError);
+  }
 });
 
 /** Numbers that a streamed tensor stands for, its scales applied. */
