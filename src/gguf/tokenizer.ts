@@ -20,7 +20,7 @@ export interface TokenizerFiles {
 }
 
 /** Kinds of tokens. */
-const [UNKNOWN, CONTROL, USER_DEFINED] = [2, 3, 4];
+const [UNKNOWN, CONTROL, USER_DEFINED, BYTE] = [2, 3, 4, 6];
 
 /** Most work for making merges of scores: characters of tokens, squared. */
 const MAX_MERGE_WORK = 2 ** 28;
@@ -115,6 +115,9 @@ export async function tokenizerFiles(
     throw refuse(`expected each of its tokens once, found ${label(again)} again`);
   }
   const types = await list<number>("token_type", "numbers", tokens.length) ?? [];
+  // Others of these have been written out of bounds by readers that took what they name for a number.
+  const odd = tokens.find((token, id) => types[id] === BYTE && !/^<0x[0-9A-Fa-f]{2}>$/.test(token));
+  if (odd !== undefined) throw refuse(`expected tokens of bytes to be <0x00> to <0xFF>, found ${label(odd)}`);
   const ids = Object.fromEntries(tokens.map((token, id) => [token, id]));
   const vocabulary = { tokens, types, metadata, ids };
   const tokenOf = (name: string): string | null => {

@@ -434,6 +434,16 @@ const VOCABULARIES: readonly (readonly [string, Record<string, MetaValue>, ...st
     "expected 3",
   ],
   ["no scores", SPM, "no tokenizer.ggml.scores"],
+  // llama.cpp#25969: such a byte was written to.
+  ...["<0x-1>", "<0x100>", "<0x>", "x"].map((byte): readonly [string, Record<string, MetaValue>, string] => [
+    `the byte ${byte}`,
+    {
+      ...SPM,
+      "tokenizer.ggml.tokens": { texts: ["a", "<0x41>", byte] },
+      "tokenizer.ggml.token_type": { i32s: Int32Array.of(1, 6, 6) },
+    },
+    `<0x00> to <0xFF>, found "${byte}"`,
+  ]),
   [
     "a token that is not there",
     { ...BPE, "tokenizer.ggml.merges": { texts: [] }, "tokenizer.ggml.bos_token_id": { u32: 3 } },
