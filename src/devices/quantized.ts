@@ -32,7 +32,7 @@ export interface QuantizedMatrix {
 
 /** A quantised matrix in a device's memory. */
 export interface QuantizedView extends QuantizedMatrix {
-  /** int32, contiguous, {@linkcode packedWords} long: records, then for `int8` the float32 scales of the rows. */
+  /** int32, contiguous, {@linkcode packedWords} long: records, then a float32 for each row. */
   readonly packed: View;
 }
 
@@ -44,7 +44,7 @@ export function groupsOf(columns: number): number {
 /** Words of a packed matrix. */
 export function packedWords({ format, shape: [rows, columns] }: QuantizedMatrix): number {
   const blocks = Math.ceil(rows / 4);
-  return blocks * groupsOf(columns) * RECORD_WORDS[format] + (format === "int8" ? blocks * 4 : 0);
+  return blocks * (groupsOf(columns) * RECORD_WORDS[format] + 4);
 }
 
 /** Words of room a product of `rows` rows of `columns` needs for its quantised activations: three last ones take four. */

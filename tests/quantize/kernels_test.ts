@@ -151,6 +151,27 @@ for (const on of await testDevices({ every_build: true })) {
   }
 }
 
+for (const on of await testDevices({ every_build: true })) {
+  for (const format of QUANTIZED_FORMATS) {
+    deviceTest(
+      on,
+      `${format}: a row of weights that is not finite gives NaN, and no other does`,
+      async (device) => {
+        for (const bad of [NaN, Infinity, -Infinity]) {
+          const floats = seeded(1).normal(6 * 64);
+          floats[2 * 64 + 40] = bad;
+          const { product, close } = await quantised(device, format, 6, 64, floats);
+          for (const M of [1, 9]) {
+            const y = await product(seeded(2).normal(64 * M), M, null);
+            y.forEach((v, at) => assertEquals(Number.isFinite(v), at % 6 !== 2, `${bad}, ${M} rows: ${y}`));
+          }
+          close();
+        }
+      },
+    );
+  }
+}
+
 Deno.test("weights are quantised to the same bits by both builds, and as near as their bits allow", async () => {
   const floats = seeded(3).normal(48 * 96);
   for (const [format, most] of [["int8", 1.2e-2], ["int8_g32", 1.2e-2], ["int4", 0.1]] as const) {

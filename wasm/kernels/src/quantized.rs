@@ -13,7 +13,8 @@
 //! in Deno 2.9 on Zen 3, over the tiles of 4×2 and 1×4 in a loop of steps before, whose rows of x lay apart, in parts of
 //! the multiply-add peak: 128×1024×256 in int8 from 0.96 to 1.40, in int4 from 1.02 to 1.45; a vector by 8192×16384, time
 //! of int8 11.2 to 8.3 ms, of int4 8.6 to 6.4 ms.
-use crate::dtype::{at, at_mut, read_f32, size, Element, Half};
+use crate::dtype::{at, at_mut, read_f32, size};
+use crate::math::held;
 use crate::quantized_layout::*;
 use crate::quantized_products::*;
 use crate::quantized_rows::*;
@@ -25,7 +26,7 @@ use crate::simd::*;
 pub struct LinearQuantized {
     /// What `quantize_rows` wrote.
     x: *const u8,
-    /// Records (⌈O/4⌉, G), then for int8 ⌈O/4⌉·4 f32 scales.
+    /// Records (⌈O/4⌉, G), then a float a row (quantized_layout.rs).
     weight: *const u8,
     format: u32,
     /// (O) or null.
@@ -144,8 +145,8 @@ impl Block<'_> {
     ) {
         let p = self.p;
         let stride = self.groups * record_bytes(FORMAT);
-        let scales = at(p.weight, (p.o as usize).div_ceil(4), stride) as *const f32;
-        let held = Held::new();
+        let of_rows = at(p.weight, (p.o as usize).div_ceil(4), stride) as *const f32;
+        let constants = Held::new();
         let mut four = begin;
         while four < end {
             let here = (end - four).min(C);
@@ -155,15 +156,16 @@ impl Block<'_> {
                 let x = RowBlock { row, ..first }.start(p.x);
                 // Where there is one four left, it is computed twice.
                 let apart = if here == C { stride } else { 0 };
-                let sums = tile_sums::<P, FORMAT, R, C>(x, w, apart, self.groups, held);
+                let sums = tile_sums::<P, FORMAT, R, C>(x, w, apart, self.groups, constants);
                 for c in 0..here {
                     let at_col = (four + c) * 4;
                     let n = (self.n - at_col).min(4);
                     for r in 0..R.min(p.m as usize - row) {
-                        let mut v = sums[r][c];
-                        if FORMAT == INT8 {
-                            v = mul(v, load(scales.add(self.col + at_col)));
-                        }
+                        let own = load(of_rows.add(self.col + at_col));
+                        let mut v = match FORMAT {
+                            INT8 => mul(sums[r][c], own),
+                            _ => add(sums[r][c], own),
+                        };
                         if !p.bias.is_null() {
                             v = add(v, load_up_to_4(self.bias.add(at_col), n));
                         }
@@ -184,16 +186,19 @@ unsafe fn tile_sums<P: Products, const FORMAT: u32, const R: usize, const C: usi
     mut w: *const u8,
     apart: usize,
     groups: usize,
-    held: Held,
+    constants: Held,
 ) -> Sums<R, C> {
-    let halves = Half::hold();
+    let (keep, scale_up) = (
+        held(f32::from_bits(0x8fff_e000)),
+        held(f32::from_bits(0x7780_0000)),
+    );
     let mut total = [[splat(0.0); C]; R];
     for _ in 0..groups {
         let records: [_; C] = core::array::from_fn(|c| w.wrapping_add(c * apart));
         let sums = P::of::<R, C>(
             x.add(values_of(R)),
             records.map(|p| p.add(values_at(FORMAT))),
-            held,
+            constants,
         );
         let scale: [V; R] = core::array::from_fn(|r| load_splat((x as *const f32).add(r)));
         for c in 0..C {
@@ -202,7 +207,9 @@ unsafe fn tile_sums<P: Products, const FORMAT: u32, const R: usize, const C: usi
                     total[r][c] = madd(from_int(sums[r][c]), scale[r], total[r][c]);
                 }
             } else {
-                let own = Half::load4(records[c], 0, halves);
+                // As dtype.rs widens halves, but for infinity and NaN, which the row has been told of.
+                let halves = load_i16x4(records[c] as *const i16);
+                let own = mul(and(shl::<13>(halves), keep), scale_up);
                 for r in 0..R {
                     total[r][c] = madd(from_int(sums[r][c]), mul(scale[r], own), total[r][c]);
                 }

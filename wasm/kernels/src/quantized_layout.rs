@@ -4,11 +4,14 @@
 //! four lanes thus computes four outputs, scales and sums are vectors as well, and nothing is ever added across lanes.
 //! Rows and columns beyond the weight's are zeros.
 //!
-//! | format     | record                                                     | bytes | scale                |
-//! | ---------- | ---------------------------------------------------------- | ----- | -------------------- |
-//! | int8       | 4 sums (i16), 8 × 4 rows × 4 weights (i8)                  | 136   | f32 a row, at the end |
-//! | int8_g32   | 4 scales (f16), 4 sums (i16), 8 × 4 rows × 4 weights (i8)  | 144   | in the record        |
-//! | int4_g32   | 4 scales (f16), 4 × 4 rows × 4 bytes of two weights + 8    | 72    | in the record        |
+//! | format     | record                                                     | bytes | behind the records, f32 a row |
+//! | ---------- | ---------------------------------------------------------- | ----- | ----------------------------- |
+//! | int8       | 4 sums (i16), 8 × 4 rows × 4 weights (i8)                  | 136   | scale                         |
+//! | int8_g32   | 4 scales (f16), 4 sums (i16), 8 × 4 rows × 4 weights (i8)  | 144   | 0, or NaN                     |
+//! | int4_g32   | 4 scales (f16), 4 × 4 rows × 4 bytes of two weights + 8    | 72    | 0, or NaN                     |
+//!
+//! NaN is for rows with a scale that is not finite: it is added to what the row gives, so that a product need not look
+//! for such scales where it widens them.
 //!
 //! The lower half of a byte is a weight of the first four columns of eight, the upper one of the last four.
 use crate::dtype::{to_half, Element, Half};

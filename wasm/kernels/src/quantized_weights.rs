@@ -13,7 +13,7 @@ pub struct Weights {
     dtype: u32,
     /// In the form of files: (O) f32, or (O, G) f16.
     scales: *mut u8,
-    /// Records (⌈O/4⌉, G), then for int8 ⌈O/4⌉·4 f32 scales.
+    /// Records (⌈O/4⌉, G), then a float a row (quantized_layout.rs).
     packed: *mut u8,
     format: u32,
     o: u32,
@@ -40,8 +40,8 @@ impl Weights {
         (self.values.wrapping_add(start), n)
     }
 
-    /// The scale of a row of int8.
-    unsafe fn row_scale(&self, row: usize) -> *mut f32 {
+    /// What a row has behind the records.
+    unsafe fn row_float(&self, row: usize) -> *mut f32 {
         let blocks = (self.o as usize).div_ceil(4);
         self.record(blocks, 0).wrapping_add(row * 4) as *mut f32
     }
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn quantize_weight(params: *const Weights, scratch: *mut u
 unsafe fn quantize_row(p: &Weights, block: usize, c: usize, piece: *mut f32) {
     let (row, inner) = (block * 4 + c, p.i as usize);
     let real = row < p.o as usize;
-    let mut scale = 0.0f32;
+    let (mut scale, mut lost) = (0.0f32, 0.0f32);
     if p.format == INT8 {
         let mut from = 0;
         while real && from < inner {
@@ -88,7 +88,7 @@ unsafe fn quantize_row(p: &Weights, block: usize, c: usize, piece: *mut f32) {
             from += n;
         }
         scale /= 127.0;
-        *p.row_scale(row) = scale;
+        *p.row_float(row) = scale;
     }
     let mut from = 0;
     while from < inner {
@@ -110,9 +110,13 @@ unsafe fn quantize_row(p: &Weights, block: usize, c: usize, piece: *mut f32) {
                     _ => best_of_four_bits(x),
                 }
             };
+            lost += s * 0.0;
             write_group(p.record(block, from / GROUP + g), p.format, c, &q, s);
         }
         from += n;
+    }
+    if p.format != INT8 {
+        *p.row_float(row) = lost;
     }
 }
 
@@ -198,19 +202,14 @@ pub unsafe extern "C" fn pack_weight(params: *const Weights, _: *mut u8, begin: 
         for c in 0..4 {
             let row = block * 4 + c;
             let real = row < p.o as usize;
-            if p.format == INT8 {
-                *p.row_scale(row) = if real {
-                    *(p.scales as *const f32).add(row)
-                } else {
-                    0.0
-                };
-            }
+            let mut lost = 0.0;
             for g in 0..groups {
                 let (mut q, mut scale) = ([0; GROUP], 0.0);
                 if real {
                     let group = row.wrapping_mul(groups).wrapping_add(g);
                     if p.format != INT8 {
                         scale = Half::load1(at(p.scales as *const u8, group, 2), 0);
+                        lost += scale * 0.0;
                     }
                     let (from, n) = p.file_group(row, g);
                     for (j, to) in q.iter_mut().enumerate().take(n) {
@@ -223,6 +222,10 @@ pub unsafe extern "C" fn pack_weight(params: *const Weights, _: *mut u8, begin: 
                 }
                 write_group(p.record(block, g), p.format, c, &q, scale);
             }
+            *p.row_float(row) = match (p.format, real) {
+                (INT8, true) => *(p.scales as *const f32).add(row),
+                _ => lost,
+            };
         }
     }
 }
@@ -234,7 +237,7 @@ pub unsafe extern "C" fn unpack_weight(params: *const Weights, _: *mut u8, begin
     let groups = p.groups();
     for row in begin as usize * 4..(end as usize * 4).min(p.o as usize) {
         if p.format == INT8 {
-            *(p.scales as *mut f32).add(row) = *p.row_scale(row);
+            *(p.scales as *mut f32).add(row) = *p.row_float(row);
         }
         for g in 0..groups {
             let (q, _) = read_group(p.record(row / 4, g), p.format, row % 4);
