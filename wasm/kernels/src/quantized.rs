@@ -113,49 +113,36 @@ impl Block<'_> {
         let last = RowBlock::of(end - 1, m, self.groups);
         let fours = (last.row - first.row) / 4 + usize::from(last.rows == 4);
         if fours > 0 {
-            self.columns::<P, FORMAT, 4, { columns(4) }, { columns(4) }>(first, fours);
+            self.tiles::<P, FORMAT, 4, { columns(4) }>(first, fours);
         }
         match last.rows {
-            1 => self.columns::<P, FORMAT, 1, { columns(1) }, 1>(last, 1),
-            2 => self.columns::<P, FORMAT, 2, { columns(2) }, 1>(last, 1),
+            1 => self.tiles::<P, FORMAT, 1, { columns(1) }>(last, 1),
+            2 => self.tiles::<P, FORMAT, 2, { columns(2) }>(last, 1),
             _ => {}
         }
     }
 
-    /// `count` blocks of `R` rows from `first` on, against all columns; `REST` times four at a time where `C` are too many.
-    unsafe fn columns<P: Products, const FORMAT: u32, const R: usize, const C: usize, const REST: usize>(
-        &self,
-        first: RowBlock,
-        count: usize,
-    ) {
-        let fours = self.n.div_ceil(4);
-        let whole = fours - fours % C;
-        self.tiles::<P, FORMAT, R, C>(first, count, 0, whole);
-        self.tiles::<P, FORMAT, R, REST>(first, count, whole, fours);
-    }
-
-    /// The same, `C` times four columns at a time, from the `begin`th four to the `end`th.
+    /// `count` blocks of `R` rows from `first` on, against all columns, `C` times four at a time.
     #[inline(never)]
     unsafe fn tiles<P: Products, const FORMAT: u32, const R: usize, const C: usize>(
         &self,
         first: RowBlock,
         count: usize,
-        begin: usize,
-        end: usize,
     ) {
         let p = self.p;
         let stride = self.groups * record_bytes(FORMAT);
         let of_rows = at(p.weight, (p.o as usize).div_ceil(4), stride) as *const f32;
         let constants = Held::new();
-        let mut four = begin;
-        while four < end {
-            let here = (end - four).min(C);
+        let fours = self.n.div_ceil(4);
+        let mut four = 0;
+        while four < fours {
+            let here = (fours - four).min(C);
+            // Where there are fewer columns, the last of them are computed again.
+            let apart = core::array::from_fn(|c| c.min(here - 1) * stride);
             let w = at(p.weight, self.col / 4 + four, stride);
             for tile in 0..count {
                 let row = first.row + tile * R;
                 let x = RowBlock { row, ..first }.start(p.x);
-                // Where there is one four left, it is computed twice.
-                let apart = if here == C { stride } else { 0 };
                 let sums = tile_sums::<P, FORMAT, R, C>(x, w, apart, self.groups, constants);
                 for c in 0..here {
                     let at_col = (four + c) * 4;
@@ -179,12 +166,12 @@ impl Block<'_> {
     }
 }
 
-/// `R` rows of x against `C` times four rows of weights, which lie `apart`.
+/// `R` rows of x against `C` times four rows of weights, which lie `apart` from the first.
 #[inline(always)]
 unsafe fn tile_sums<P: Products, const FORMAT: u32, const R: usize, const C: usize>(
     mut x: *const u8,
     mut w: *const u8,
-    apart: usize,
+    apart: [usize; C],
     groups: usize,
     constants: Held,
 ) -> Sums<R, C> {
@@ -194,7 +181,7 @@ unsafe fn tile_sums<P: Products, const FORMAT: u32, const R: usize, const C: usi
     );
     let mut total = [[splat(0.0); C]; R];
     for _ in 0..groups {
-        let records: [_; C] = core::array::from_fn(|c| w.wrapping_add(c * apart));
+        let records: [_; C] = apart.map(|apart| w.wrapping_add(apart));
         let sums = P::of::<R, C>(
             x.add(values_of(R)),
             records.map(|p| p.add(values_at(FORMAT))),
