@@ -86,7 +86,7 @@ const STEPS: readonly Step[] = [
     commands: [[deno, "doc", "--lint", "mod.ts", "testing.ts", "src/cli/main.ts"]],
     minutes: 3,
   },
-  { name: "tests", commands: [testCommand()], minutes: 20 },
+  { name: "tests", commands: [testCommand()], minutes: 30 },
   {
     name: "dawn",
     commands: [[
@@ -106,7 +106,7 @@ const STEPS: readonly Step[] = [
     commands: [
       [deno, "test", "-A", "--no-lock", "tests/browser/chromium_run.ts", "tests/browser/node_run.ts"],
     ],
-    minutes: 8,
+    minutes: 15,
   },
   { name: "fuzz", commands: [[deno, "task", "fuzz", "--seconds", ci ? "60" : "10"]], minutes: 5 },
   {
