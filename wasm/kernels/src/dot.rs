@@ -36,10 +36,17 @@ pub const fn part_floats(m: usize, n: usize) -> usize {
 
 impl Nt {
     pub unsafe fn run<E: Element>(&self) {
+        // Few rows leave a large B to be waited for. Four neighbouring rows of it side by side end before they are
+        // fetched ahead; quarters are four long ascending streams, however short a row is.
+        let streams = self.m < 7 && self.n.is_multiple_of(4) && self.first && self.last;
+        let (step, apart) = if streams { (1, self.n / 4) } else { (4, 1) };
         let mut j = 0;
-        while j < self.n {
+        while j * 4 < self.n * step {
             let cols = (self.n - j).min(4);
-            let row = |r: usize| at(self.b, (j + r.min(cols - 1)).wrapping_mul(self.ldb), E::BYTES);
+            let row = |r: usize| {
+                let row = j + r.min(cols - 1) * apart;
+                at(self.b, row.wrapping_mul(self.ldb), E::BYTES)
+            };
             let b = [row(0), row(1), row(2), row(3)];
             // Four rows left are two pairs: one row alone has too few chains to hide the latency of an addition.
             let (triples, pairs) = match self.m % 3 {
@@ -48,35 +55,66 @@ impl Nt {
                 1 => (0, 0),
                 _ => (self.m / 3, 1),
             };
-            nt_panel::<E, 3>(self, b, 0, triples, j, cols);
-            nt_panel::<E, 2>(self, b, 3 * triples, pairs, j, cols);
+            let to = Columns { j, apart, cols };
+            nt_panel::<E, 3>(self, b, 0, triples, to);
+            nt_panel::<E, 2>(self, b, 3 * triples, pairs, to);
             if self.m == 1 {
-                nt_panel::<E, 1>(self, b, 0, 1, j, cols);
+                nt_panel::<E, 1>(self, b, 0, 1, to);
             }
-            j += 4;
+            j += step;
         }
     }
 }
 
-/// `groups` times `MR` rows from row `i` against four columns from `j`.
+/// The columns of a panel: `cols` from `j` on, `apart` from each other; more than one apart they are four.
+#[derive(Clone, Copy)]
+struct Columns {
+    j: usize,
+    apart: usize,
+    cols: usize,
+}
+
+impl Columns {
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> V {
+        let p = p.add(self.j);
+        if self.apart > 1 {
+            return vec4([0, 1, 2, 3].map(|c: usize| *p.add(c * self.apart)));
+        }
+        load_up_to_4(p, self.cols)
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: V) {
+        let p = p.add(self.j);
+        if self.apart == 1 {
+            return store_up_to_4(p, v, self.cols);
+        }
+        *p = extract::<0>(v);
+        *p.add(self.apart) = extract::<1>(v);
+        *p.add(2 * self.apart) = extract::<2>(v);
+        *p.add(3 * self.apart) = extract::<3>(v);
+    }
+}
+
+/// `groups` times `MR` rows from row `i` against four columns.
 #[inline(never)]
 unsafe fn nt_panel<E: Element, const MR: usize>(
     t: &Nt,
     b: [*const u8; 4],
     mut i: usize,
     groups: usize,
-    j: usize,
-    cols: usize,
+    to: Columns,
 ) {
-    let bias = match (t.last && !t.bias.is_null(), cols) {
-        (false, _) => splat(0.0),
-        (true, 4) => load(t.bias.add(j)),
-        _ => load_part(t.bias.add(j), cols),
+    let bias = if t.last && !t.bias.is_null() {
+        to.load(t.bias)
+    } else {
+        splat(0.0)
     };
     let quads = t.n.div_ceil(4);
     let held = E::hold();
     for _ in 0..groups {
-        let part = t.part.add((i * quads + j / 4) * 16);
+        let part = t.part.add((i * quads + to.j / 4) * 16);
         let mut acc = [[splat(0.0); 4]; MR];
         if !t.first {
             for (r, row) in acc.iter_mut().enumerate() {
@@ -92,13 +130,8 @@ unsafe fn nt_panel<E: Element, const MR: usize>(
         nt_tile::<E, MR, 4>(&mut acc, a, b, t.k, held);
         if t.last {
             for (r, row) in acc.iter().enumerate() {
-                let c = at_mut(t.c, (i + r).wrapping_mul(t.ldc), 4).add(j);
-                let v = add(sum4(*row), bias);
-                if cols == 4 {
-                    store(c, v);
-                } else {
-                    store_part(c, v, cols);
-                }
+                let c = at_mut(t.c, (i + r).wrapping_mul(t.ldc), 4);
+                to.store(c, add(sum4(*row), bias));
             }
         } else {
             for (r, row) in acc.iter().enumerate() {
