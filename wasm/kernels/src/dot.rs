@@ -75,7 +75,7 @@ struct Columns {
 }
 
 impl Columns {
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn load(self, p: *const f32) -> V {
         let p = p.add(self.j);
         if self.apart > 1 {
@@ -84,7 +84,7 @@ impl Columns {
         load_up_to_4(p, self.cols)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn store(self, p: *mut f32, v: V) {
         let p = p.add(self.j);
         if self.apart == 1 {
