@@ -134,18 +134,24 @@ impl Block<'_> {
         let of_rows = at(p.weight, (p.o as usize).div_ceil(4), stride) as *const f32;
         let constants = Held::new();
         let fours = self.n.div_ceil(4);
+        // One row waits for its weights: it reads them as C long ascending streams (see dot.rs), then what is left.
+        let far = if R == 1 { fours / C } else { 0 };
         let mut four = 0;
         while four < fours {
-            let here = (fours - four).min(C);
+            let (between, here) = if four < far {
+                (far, C)
+            } else {
+                (1, (fours - four).min(C))
+            };
             // Where there are fewer columns, the last of them are computed again.
-            let apart = core::array::from_fn(|c| c.min(here - 1) * stride);
+            let apart = core::array::from_fn(|c| c.min(here - 1) * between * stride);
             let w = at(p.weight, self.col / 4 + four, stride);
             for tile in 0..count {
                 let row = first.row + tile * R;
                 let x = RowBlock { row, ..first }.start(p.x);
                 let sums = tile_sums::<P, FORMAT, R, C>(x, w, apart, self.groups, constants);
                 for c in 0..here {
-                    let at_col = (four + c) * 4;
+                    let at_col = (four + c * between) * 4;
                     let n = (self.n - at_col).min(4);
                     for r in 0..R.min(p.m as usize - row) {
                         let own = load(of_rows.add(self.col + at_col));
@@ -161,7 +167,11 @@ impl Block<'_> {
                     }
                 }
             }
-            four += C;
+            four = match far {
+                _ if four >= far => four + C,
+                _ if four + 1 < far => four + 1,
+                _ => far * C,
+            };
         }
     }
 }
