@@ -30,7 +30,7 @@ pub struct Linear {
     row_block: u32,
     col_block: u32,
     k_block: u32,
-    /// what pack.rs made of x, or null where x is read as it lies (dot.rs): the sums are the same.
+    /// What pack.rs made of x, or null where x is read as it lies (dot.rs): the sums are the same.
     packed: *const f32,
     /// Whether it was packed for wide tiles.
     wide: u32,
